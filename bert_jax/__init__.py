@@ -1,0 +1,1 @@
+"""Pretrain, fine-tune and study BERT and ELMo with JAX/Flax."""

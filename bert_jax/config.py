@@ -1,0 +1,163 @@
+"""Config files become frozen dataclasses at the door.
+
+A config file (`configs/*.py`) returns an `ml_collections.ConfigDict` of plain values; each section is turned once
+into the dataclass that its consumer defines (`build(BertConfig, config.model)`). Below `launch/` nobody sees a
+ConfigDict. A key that no dataclass field answers to is an error that names the closest one.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import ml_collections
+
+Config = TypeVar("Config")
+
+
+def parse_arg(arg: str | None, **defaults: bool | float | str) -> ml_collections.ConfigDict:
+    """Parse the `size=base,phase=1` behind a config file's colon.
+
+    Args:
+        arg: comma-separated `name=value`; a bare `name` means `name=true`. None or "" gives the defaults.
+        **defaults: every accepted name with its default, whose type the value must have.
+
+    Raises:
+        ValueError: a name that is not accepted, or a value of another type.
+    """
+    values = dict(defaults)
+    for item in filter(None, (arg or "").split(",")):
+        name, _, text = item.partition("=")
+        if name not in defaults:
+            raise ValueError(
+                f"config argument {name!r} is unknown; accepted: {_closest_first(name, defaults)}"
+            )
+        values[name] = _parse_value(name, text or "true", type(defaults[name]))
+    return ml_collections.ConfigDict(values)
+
+
+def choose(name: str, value: str, choices: Iterable[str]) -> str:
+    """Return `value` if it is one of `choices`, else raise a ValueError that lists them, the closest first."""
+    choices = list(choices)
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; accepted: {_closest_first(value, choices)}")
+    return value
+
+
+def build(
+    cls: type[Config], section: Mapping[str, Any] | ml_collections.ConfigDict, name: str = "config"
+) -> Config:
+    """Turn a config section into a frozen dataclass; nested dataclass fields are built likewise.
+
+    Args:
+        cls: a dataclass; fields without a default must be given.
+        section: plain values. An int is accepted for a float, a list for a tuple.
+        name: where the section stands (`config.model`), for messages.
+
+    Raises:
+        ValueError: an unknown or missing key, or a value of another type.
+    """
+    assert dataclasses.is_dataclass(cls)
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    values = section.to_dict() if isinstance(section, ml_collections.ConfigDict) else dict(section)
+    for key in values:
+        if key not in fields:
+            raise ValueError(f"{name}.{key} is unknown; accepted: {_closest_first(key, fields)}")
+    for key, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and key not in values:
+            raise ValueError(f"{name}.{key} is missing; {cls.__name__} needs it")
+    built = {key: _convert(value, hints[key], f"{name}.{key}") for key, value in values.items()}
+    return typing.cast(Config, cls(**built))
+
+
+def to_plain(config: Any) -> Any:
+    """Return dataclasses and ConfigDicts as dicts, lists and scalars that `json` can write."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {field.name: to_plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    if isinstance(config, ml_collections.ConfigDict):
+        config = config.to_dict()
+    if isinstance(config, Mapping):
+        return {str(key): to_plain(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [to_plain(value) for value in config]
+    return config
+
+
+def fingerprint(config: Any) -> str:
+    """Return 8 hex digits that depend on the plain values of a config only, not on the order of its keys."""
+    text = json.dumps(to_plain(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Return `{"optim.peak_lr": (old, new)}` for every leaf that differs between two plain configs."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return {} if old == new else {prefix: (old, new)}
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in sorted(old.keys() | new.keys()):
+        name = f"{prefix}.{key}" if prefix else key
+        found.update(differences(old.get(key), new.get(key), name))
+    return found
+
+
+def _closest_first(name: str, names: Iterable[str]) -> str:
+    names = list(names)
+    closest = difflib.get_close_matches(name, names, n=1)
+    text = ", ".join(names)
+    return f"{text} (did you mean {closest[0]!r}?)" if closest else text
+
+
+def _parse_value(name: str, text: str, kind: type) -> bool | float | str:
+    if kind is bool:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise ValueError(f"config argument {name}={text!r} is not a bool; use true or false")
+        return text.lower() in ("true", "1")
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"config argument {name}={text!r} is not of type {kind.__name__}") from None
+
+
+def _convert(value: Any, hint: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, hint):
+            return value
+        if not isinstance(value, (Mapping, ml_collections.ConfigDict)):
+            raise ValueError(f"{name} is {value!r}; {hint.__name__} takes a section of keys")
+        return build(hint, value, name)
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(value, typing.get_args(hint), name)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{name} is {value!r}; it takes a list")
+        return tuple(_convert(item, typing.get_args(hint)[0], f"{name}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        return dict(value)
+    if hint is Any:
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ValueError(f"{name} is {value!r} of type {type(value).__name__}; it takes {hint.__name__}")
+    return value
+
+
+def _convert_union(value: Any, members: tuple[Any, ...], name: str) -> Any:
+    if value is None and type(None) in members:
+        return None
+    errors = []
+    for member in members:
+        if member is type(None):
+            continue
+        try:
+            return _convert(value, member, name)
+        except ValueError as error:
+            errors.append(str(error))
+    raise ValueError("; ".join(errors))
