@@ -33,9 +33,7 @@ def parse_arg(arg: str | None, **defaults: bool | float | str) -> ml_collections
     for item in filter(None, (arg or "").split(",")):
         name, _, text = item.partition("=")
         if name not in defaults:
-            raise ValueError(
-                f"config argument {name!r} is unknown; accepted: {_closest_first(name, defaults)}"
-            )
+            raise ValueError(f"config argument {name!r} is unknown; accepted: {_closest_first(name, defaults)}")
         values[name] = _parse_value(name, text or "true", type(defaults[name]))
     return ml_collections.ConfigDict(values)
 
@@ -48,9 +46,7 @@ def choose(name: str, value: str, choices: Iterable[str]) -> str:
     return value
 
 
-def build(
-    cls: type[Config], section: Mapping[str, Any] | ml_collections.ConfigDict, name: str = "config"
-) -> Config:
+def build(cls: type[Config], section: Mapping[str, Any] | ml_collections.ConfigDict, name: str = "config") -> Config:
     """Turn a config section into a frozen dataclass; nested dataclass fields are built likewise.
 
     Args:

@@ -107,7 +107,8 @@ def encode_rows(rows: Rows, record_format: RecordFormat) -> list[bytes]:
     records["sequence_starts"] = rows.sequence_starts
     records["next_sentence_labels"] = rows.next_sentence_labels
     if rows.num_masked is not None:
-        assert rows.masked_lm_positions is not None and rows.masked_lm_ids is not None
+        assert rows.masked_lm_positions is not None
+        assert rows.masked_lm_ids is not None
         records["masked_lm_positions"] = rows.masked_lm_positions
         records["masked_lm_ids"] = rows.masked_lm_ids
         records["num_masked"] = rows.num_masked
@@ -213,7 +214,5 @@ def read_manifest(directory: str | os.PathLike[str]) -> InstanceManifest:
             "prepare the corpus again"
         )
     values["record_format"] = RecordFormat(**values["record_format"])
-    values["splits"] = {
-        split: tuple(Shard(**shard) for shard in shards) for split, shards in values["splits"].items()
-    }
+    values["splits"] = {split: tuple(Shard(**shard) for shard in shards) for split, shards in values["splits"].items()}
     return InstanceManifest(**values)
