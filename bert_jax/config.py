@@ -121,12 +121,8 @@ def _parse_value(name: str, text: str, kind: type) -> bool | float | str:
 
 
 def _convert(value: Any, hint: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if isinstance(value, hint):
-            return value
-        if not isinstance(value, (Mapping, ml_collections.ConfigDict)):
-            raise ValueError(f"{name} is {value!r}; {hint.__name__} takes a section of keys")
-        return build(hint, value, name)
+    if dataclasses.is_dataclass(hint):
+        return _convert_section(value, hint, name)
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(value, typing.get_args(hint), name)
@@ -143,6 +139,14 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ValueError(f"{name} is {value!r} of type {type(value).__name__}; it takes {hint.__name__}")
     return value
+
+
+def _convert_section(value: Any, hint: Any, name: str) -> Any:
+    if isinstance(value, hint):
+        return value
+    if not isinstance(value, (Mapping, ml_collections.ConfigDict)):
+        raise ValueError(f"{name} is {value!r}; {hint.__name__} takes a section of keys")
+    return build(hint, value, name)
 
 
 def _convert_union(value: Any, members: tuple[Any, ...], name: str) -> Any:
