@@ -19,11 +19,12 @@ import ml_collections
 Config = TypeVar("Config")
 
 
-def parse_arg(arg: str | None, **defaults: bool | float | str) -> ml_collections.ConfigDict:
+def parse_arg(arg: str | None, **defaults: bool | int | float | str) -> ml_collections.ConfigDict:
     """Parse the `size=base,phase=1` behind a config file's colon.
 
     Args:
-        arg: comma-separated `name=value`; a bare `name` means `name=true`. None or "" gives the defaults.
+        arg: comma-separated `name=value`; a bare `name` means `name=true` where the default is a bool. None or ""
+            gives the defaults.
         **defaults: every accepted name with its default, whose type the value must have.
 
     Raises:
@@ -31,10 +32,12 @@ def parse_arg(arg: str | None, **defaults: bool | float | str) -> ml_collections
     """
     values = dict(defaults)
     for item in filter(None, (arg or "").split(",")):
-        name, _, text = item.partition("=")
+        name, equals, text = item.partition("=")
         if name not in defaults:
             raise ValueError(f"config argument {name!r} is unknown; accepted: {_closest_first(name, defaults)}")
-        values[name] = _parse_value(name, text or "true", type(defaults[name]))
+        if not equals and isinstance(defaults[name], bool):
+            text = "true"
+        values[name] = _parse_value(name, text, type(defaults[name]))
     return ml_collections.ConfigDict(values)
 
 
@@ -109,7 +112,9 @@ def _closest_first(name: str, names: Iterable[str]) -> str:
     return f"{text} (did you mean {closest[0]!r}?)" if closest else text
 
 
-def _parse_value(name: str, text: str, kind: type) -> bool | float | str:
+def _parse_value(name: str, text: str, kind: type) -> bool | int | float | str:
+    if not text:
+        raise ValueError(f"config argument {name} has no value; write {name}=VALUE")
     if kind is bool:
         if text.lower() not in ("true", "false", "1", "0"):
             raise ValueError(f"config argument {name}={text!r} is not a bool; use true or false")

@@ -101,6 +101,10 @@ class Rows:
 
 def encode_rows(rows: Rows, record_format: RecordFormat) -> list[bytes]:
     """Return one record a row; `decode_rows` is its inverse."""
+    # Narrower integers would wrap around in silence.
+    assert 0 <= rows.input_ids.min(initial=0) <= rows.input_ids.max(initial=0) < record_format.vocab_size
+    assert rows.sequence_ids.max(initial=0) <= record_format.max_sequences_per_row
+    assert (rows.num_masked is not None) == (record_format.max_predictions_per_sequence > 0)
     records = np.zeros(len(rows.input_ids), record_format.dtype)
     records["input_ids"] = rows.input_ids
     records["flags"] = rows.segment_ids | (rows.word_starts.astype(np.int32) << 1) | (rows.sequence_ids << 2)
@@ -208,9 +212,9 @@ def read_manifest(directory: str | os.PathLike[str]) -> InstanceManifest:
             "run `python -m launch.prepare` with the corpus' config again, it continues where it stopped"
         )
     values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if values["schema_version"] != SCHEMA_VERSION:
+    if values.get("schema_version") != SCHEMA_VERSION:
         raise ValueError(
-            f"{path} has schema version {values['schema_version']}, this code reads {SCHEMA_VERSION}; "
+            f"{path} has schema version {values.get('schema_version')}, this code reads {SCHEMA_VERSION}; "
             "prepare the corpus again"
         )
     values["record_format"] = RecordFormat(**values["record_format"])

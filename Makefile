@@ -1,0 +1,66 @@
+# Every task of the project, for people and for CI. Needs GNU make and CPython 3.11 or newer with pip, nothing else.
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+CORE := $(VENV)/requirements.installed
+DEV := $(VENV)/requirements-dev.installed
+# The first Python that is new enough; `make PYTHON=/path/to/python3.12 install` chooses another.
+PYTHON ?= $(shell for python in python3 python3.12 python3.11 python; do \
+  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
+# A Python with PyTorch and transformers, for the parity tests alone.
+TORCH_PYTHON ?= python3
+# More pytest arguments: `make test ARGS="-k masking"`.
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-long test-parity lint format lock clean
+
+help:  ## list the tasks
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+install: $(DEV)  ## make .venv with every pinned requirement, tools for developers included
+
+demo: $(CORE)  ## prepare text, pretrain a small BERT and let it fill masks (2 cores, no network, about 5 minutes)
+	$(RUN) -m launch.demo
+
+test: $(DEV)  ## run the default tests
+	$(RUN) -m pytest -m "not slow and not multidevice and not shared and not parity" $(ARGS)
+
+test-long: $(DEV)  ## run the tests that `make test` leaves out: slow, on 8 faked devices, on shared data
+	$(RUN) -m pytest -m "(slow or shared) and not multidevice and not parity" $(ARGS)
+	XLA_FLAGS="$(XLA_FLAGS) --xla_force_host_platform_device_count=8" $(RUN) -m pytest -m "multidevice" $(ARGS)
+
+test-parity: $(DEV)  ## compare with PyTorch, which runs in TORCH_PYTHON=/path/to/python
+	TORCH_PYTHON=$(TORCH_PYTHON) $(RUN) -m pytest -m parity $(ARGS)
+
+lint: $(DEV)  ## check style, types and spelling
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/pyright
+	$(VENV)/bin/codespell
+
+format: $(DEV)  ## mend what the style check can mend
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+
+lock:  ## pin the newest versions that pyproject.toml allows (needs uv)
+	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes pyproject.toml -o requirements.txt
+	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --extra dev pyproject.toml \
+	  -c requirements.txt -o requirements-dev.txt
+
+clean:  ## remove the environment and the caches; data/ and runs/ stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache build
+
+$(RUN):
+	@test -n "$(PYTHON)" || { \
+	  echo "error: no Python 3.11 or newer was found; install one, or name it: make PYTHON=/path/to/python3.12 install" >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $(PYTHON) is older than Python 3.11; name another: make PYTHON=/path/to/python3.12 install" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Installed again when the lock changed; a pip that was interrupted leaves no stamp.
+$(VENV)/%.installed: %.txt | $(RUN)
+	@echo "Installing the pinned packages of $< into $(VENV) (some minutes the first time)"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
