@@ -1,0 +1,160 @@
+"""An instance set opened for reading: any rows of a split, by their index.
+
+What is wrong with the files is said here, at the door, or with the shard and record where reading met it.
+"""
+
+import hashlib
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # has no stubs
+from jaxtyping import Int
+
+from bert_jax.config import choose
+from bert_jax.corpus import records
+
+# Random access: no reading ahead, and a file buffer of about one record (4,096 measured no slower than any other).
+READER_OPTIONS = "readahead_buffer_size:0"
+READER_BUFFER_BYTES = 4096
+
+
+class InstanceSet:
+    """One split of an instance set. Made by `open_instances`; safe to read from several threads.
+
+    Attributes:
+        directory: <corpus>/instances/<name>.
+        manifest: of the set, both splits.
+        split: "train" or "validation".
+    """
+
+    def __init__(self, directory: Path, manifest: records.InstanceManifest, split: str) -> None:
+        """Open the split's shards and hold them against the manifest."""
+        self.directory, self.manifest, self.split = directory, manifest, split
+        self._shards = manifest.splits[split]
+        self._readers = [_open_shard(directory / shard.file, shard) for shard in self._shards]
+        self._first_records = np.cumsum([0, *(shard.num_records for shard in self._shards)])
+
+    def __len__(self) -> int:
+        """Return the number of rows of the split."""
+        return int(self._first_records[-1])
+
+    def read(self, indices: Int[np.ndarray, " rows"]) -> records.Rows:
+        """Return the rows with these indices, in this order; an index may come twice.
+
+        Raises:
+            ValueError: a record cannot be read or has another size than the set's; names its shard and number.
+        """
+        order = np.argsort(indices)
+        ascending = indices[order]
+        shards = np.searchsorted(self._first_records, ascending, side="right") - 1
+        numbers = ascending - self._first_records[shards]
+        edges = np.flatnonzero(np.diff(shards, prepend=-1, append=-1))
+        found: list[bytes] = []
+        for start, stop in itertools.pairwise(edges.tolist()):
+            found += self._read_shard(int(shards[start]), numbers[start:stop].tolist())
+        in_order: list[bytes] = [b""] * len(found)
+        for place, record in zip(order.tolist(), found, strict=True):
+            in_order[place] = record
+        return records.decode_rows(in_order, self.manifest.record_format)
+
+    def close(self) -> None:
+        """Close the shards; iterators over the set must have been closed before."""
+        for reader in self._readers:
+            reader.close()
+
+    def _read_shard(self, shard: int, numbers: Sequence[int]) -> list[bytes]:
+        size = self.manifest.record_format.dtype.itemsize
+        try:
+            found = self._readers[shard].read(numbers)
+            if all(len(record) == size for record in found):
+                return found
+        except Exception:  # array_record's error types differ between versions; the next line finds and names it
+            pass
+        return [self._read_record(shard, number) for number in numbers]
+
+    def _read_record(self, shard: int, number: int) -> bytes:
+        path = self.directory / self._shards[shard].file
+        size = self.manifest.record_format.dtype.itemsize
+        advice = "the shard is corrupt: check the set with `verify_shards`, then copy or prepare it again"
+        try:
+            [record] = self._readers[shard].read([number])
+        except Exception as error:
+            raise ValueError(f"{path}, record {number}, cannot be read ({error}); {advice}") from error
+        if len(record) != size:
+            raise ValueError(f"{path}, record {number}, has {len(record)} bytes, the set's have {size}; {advice}")
+        return record
+
+
+def open_instances(corpus: str | os.PathLike[str], name: str, split: str) -> InstanceSet:
+    """Open a split of the instance set `<corpus>/instances/<name>`.
+
+    Raises:
+        FileNotFoundError: no such corpus, set or shard; the message lists the sets there are.
+        ValueError: no such split, a split without rows, or a shard that is not what the manifest says.
+    """
+    directory = Path(corpus) / "instances" / name
+    if not (directory / records.MANIFEST).exists():
+        raise FileNotFoundError(_missing_set(Path(corpus), name))
+    manifest = records.read_manifest(directory)
+    choose(f"the split of {directory}", split, manifest.splits)
+    if manifest.num_records(split) == 0:
+        raise ValueError(
+            f"the split {split!r} of {directory} has no rows; prepare the corpus with more text, "
+            "or with a larger share of it for this split"
+        )
+    return InstanceSet(directory, manifest, split)
+
+
+def verify_shards(instances: InstanceSet) -> None:
+    """Read every shard of the split and compare its sha256 with the manifest's.
+
+    Raises:
+        ValueError: names every shard that differs.
+    """
+    wrong = []
+    for shard in instances.manifest.splits[instances.split]:
+        with open(instances.directory / shard.file, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
+                wrong.append(str(instances.directory / shard.file))
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} shards differ from what the manifest was written for: {', '.join(wrong)}; "
+            "copy them again, or prepare the corpus again"
+        )
+
+
+def _open_shard(path: Path, shard: records.Shard) -> array_record_module.ArrayRecordReader:
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist, but its manifest lists it with {shard.num_records} records; "
+            "copy the instance set again, or prepare the corpus again"
+        )
+    try:
+        reader = array_record_module.ArrayRecordReader(
+            str(path), options=READER_OPTIONS, file_reader_buffer_size=READER_BUFFER_BYTES
+        )
+        num_records = reader.num_records()
+    except Exception as error:  # array_record's error types differ between versions
+        raise ValueError(
+            f"{path} is not a whole ArrayRecord file ({error}); copy it again, or prepare the corpus again"
+        ) from error
+    if num_records != shard.num_records:
+        raise ValueError(
+            f"{path} has {num_records} records, its manifest says {shard.num_records}; "
+            "copy the instance set again, or prepare the corpus again"
+        )
+    return reader
+
+
+def _missing_set(corpus: Path, name: str) -> str:
+    advice = "`python -m launch.prepare --config=configs/corpus.py:…` makes it"
+    if not corpus.is_dir():
+        return f"there is no corpus {corpus}: no such directory; {advice}"
+    sets = sorted(path.parent.name for path in corpus.glob(f"instances/*/{records.MANIFEST}"))
+    return (
+        f"the corpus {corpus} has no instance set {name!r} that was prepared to its end; "
+        f"it has {', '.join(sets) or 'none'}; {advice}"
+    )
