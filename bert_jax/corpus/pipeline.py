@@ -1,0 +1,234 @@
+"""The steps from sources to instance sets, in order; each finds what is done and does the rest.
+
+    sources → documents/ (buckets.py) → tokenizer/ (vocabulary.py) → instances/<name>/ (shards.py) → manifest.json
+
+A run that stopped anywhere, even by `kill -9`, is continued by the same call. A directory is of one config: another
+config is refused with the difference, save that instance sets can be added and `on_error` changed.
+"""
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bert_jax.config import build, choose, differences, fingerprint, to_plain
+from bert_jax.corpus.buckets import DocumentsConfig, bucket_file, prepare_documents, read_bucket, write_json
+from bert_jax.corpus.documents import SourceConfig
+from bert_jax.corpus.instances import InstanceConfig
+from bert_jax.corpus.progress import Progress
+from bert_jax.corpus.records import InstanceManifest
+from bert_jax.corpus.shards import ShardsConfig, prepare_instances
+from bert_jax.corpus.sources import KINDS
+from bert_jax.corpus.vocabulary import TokenStatistics, WordPiece
+from bert_jax.corpus.wordpiece_training import train_wordpiece
+from bert_jax.corpus.workers import Workers
+
+SCHEMA_VERSION = 1
+STATISTICS_BYTES = 4_000_000  # of text from which [UNK] rate and pieces per word are measured
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+    """The vocabulary: a given one, or one trained on the train split.
+
+    Attributes:
+        vocab_file: a `vocab.txt`; "" trains one.
+        vocab_size: pieces of a trained vocabulary, special tokens included.
+        do_lower_case: lower and strip accents; None decides by the given vocabulary, and is True for a trained one.
+        sample_megabytes: of text that is trained on, an equal part of each bucket.
+    """
+
+    vocab_file: str = ""
+    vocab_size: int = 30_522
+    do_lower_case: bool | None = None
+    sample_megabytes: float = 200.0
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusConfig:
+    """Everything a corpus depends on.
+
+    Attributes:
+        sources: what it is made of, in order.
+        instances: the instance sets.
+        tokenizer: given or trained.
+        num_buckets: shards a split; see DocumentsConfig.
+        validation_fraction: share of the documents held out, 0 to below 1.
+        seed: of all random choices.
+        on_error: "stop" or "skip".
+    """
+
+    sources: tuple[SourceConfig, ...]
+    instances: tuple[InstanceConfig, ...]
+    tokenizer: TokenizerConfig
+    num_buckets: int
+    validation_fraction: float
+    seed: int = 0
+    on_error: str = "stop"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be prepared."""
+        choose("on_error", self.on_error, ("stop", "skip"))
+        if not self.sources or not self.instances:
+            raise ValueError("a corpus takes one source or more and one instance set or more; got none")
+        for source in self.sources:
+            choose("source kind", source.kind, KINDS)
+        if not 1 <= self.num_buckets <= 99_999:
+            raise ValueError(f"num_buckets is {self.num_buckets}; it takes 1 to 99999")
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction is {self.validation_fraction}; it takes 0 to below 1")
+        names = [instance.name for instance in self.instances]
+        if len(set(names)) < len(names):
+            raise ValueError(f"instance sets are named {', '.join(names)}; each takes a name of its own")
+        if self.is_google:
+            kinds = {source.kind for source in self.sources}
+            modes = {instance.mode for instance in self.instances}
+            if self.num_buckets != 1 or self.validation_fraction or kinds != {"sentences"} or modes != {"google"}:
+                raise ValueError(
+                    "mode 'google' is one stream of random numbers over Google's own format: it takes num_buckets=1, "
+                    "validation_fraction=0, sources of kind 'sentences' and no instance set of another mode"
+                )
+
+    @property
+    def is_google(self) -> bool:
+        """Some instance set is of mode `google`."""
+        return any(instance.mode == "google" for instance in self.instances)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What `prepare` did, for the summary and the benchmark.
+
+    Attributes:
+        manifest: the corpus' manifest.json.
+        instances: the manifests of its sets.
+        megabytes: of clean text in the corpus, 10^6 bytes.
+        seconds: of this call; documents that an earlier one made are not in it.
+        processes: worker processes.
+        peak_memory_bytes: the largest resident memory of any process.
+    """
+
+    manifest: dict[str, Any]
+    instances: list[InstanceManifest]
+    megabytes: float
+    seconds: float
+    processes: int
+    peak_memory_bytes: int
+
+
+def prepare(config: CorpusConfig, directory: Path, num_processes: int, show_progress: bool = False) -> Prepared:
+    """Make a corpus of `config` in `directory`, or continue it.
+
+    Args:
+        config: what to make.
+        directory: `<corpus>`; made if absent.
+        num_processes: workers; the result does not depend on it.
+        show_progress: bars on the terminal.
+
+    Raises:
+        CorruptInputError: an input cannot be read to its end (on_error "stop").
+        ValueError: the directory holds a corpus of another config.
+        FileNotFoundError: a source or vocabulary that does not exist.
+    """
+    started = time.perf_counter()
+    directory.mkdir(parents=True, exist_ok=True)
+    _claim(config, directory)
+    progress = Progress(show_progress)
+    documents_config = DocumentsConfig(
+        config.sources, config.num_buckets, config.validation_fraction, config.on_error, verbatim=config.is_google
+    )
+    seconds: dict[str, float] = {}
+    with Workers(num_processes) as workers:
+        documents = prepare_documents(documents_config, directory / "documents", workers, progress)
+        progress.close()
+        seconds["documents"] = time.perf_counter() - started
+        tokenizer = _prepare_tokenizer(config, directory, show_progress)
+        seconds["tokenizer"] = time.perf_counter() - started - seconds["documents"]
+        shards = ShardsConfig(directory, config.num_buckets, config.instances, config.seed)
+        instances = prepare_instances(shards, fingerprint(config), workers, progress)
+        progress.close()
+        total = time.perf_counter() - started
+        seconds["instances"] = total - sum(seconds.values())
+        peak_memory_bytes = workers.peak_memory_bytes
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "config": to_plain(config),
+        "documents": documents,
+        "tokenizer": tokenizer,
+        "instances": [instance.name for instance in instances],
+        "measured": {"seconds": seconds, "processes": num_processes, "peak_memory_bytes": peak_memory_bytes},
+    }
+    write_json(directory / "manifest.json", manifest)
+    megabytes = sum(source.get("bytes", 0) for source in documents["sources"]) / 1e6
+    return Prepared(manifest, instances, megabytes, total, num_processes, peak_memory_bytes)
+
+
+def _claim(config: CorpusConfig, directory: Path) -> None:
+    """Write config.json, or refuse a directory that was begun with another config."""
+    path = directory / "config.json"
+    new = to_plain(config)
+    if path.exists():
+        old = json.loads(path.read_text())
+        old_sets = {instance["name"]: instance for instance in old["instances"]}
+        new_sets = {instance["name"]: instance for instance in new["instances"]}
+        kept_sets = {name: new_sets.get(name, values) for name, values in old_sets.items()}
+        found = differences(
+            {**old, "instances": old_sets, "on_error": ""}, {**new, "instances": kept_sets, "on_error": ""}
+        )
+        if found:
+            lines = "".join(f"\n  {name}: {a!r} there, {b!r} now" for name, (a, b) in found.items())
+            raise ValueError(
+                f"{directory} holds a corpus of another config:{lines}\nuse the same values, or another directory "
+                "(--corpus); instance sets can be added to a corpus, but not changed"
+            )
+        new["instances"] = list({**old_sets, **new_sets}.values())
+    write_json(path, new)
+
+
+def _prepare_tokenizer(config: CorpusConfig, directory: Path, show_progress: bool) -> dict[str, Any]:
+    """Make tokenizer/ if it is not there; return what the manifest says of it."""
+    final, notes = directory / "tokenizer", directory / "tokenizer" / "statistics.json"
+    if notes.exists():
+        return json.loads(notes.read_text())
+    asked = config.tokenizer
+    if asked.vocab_file:
+        tokenizer = WordPiece.from_vocab_file(asked.vocab_file, do_lower_case=asked.do_lower_case)
+    else:
+        if show_progress:
+            print(f"training a vocabulary of {asked.vocab_size} pieces", flush=True)  # noqa: T201
+        sample = _sample(config, directory, asked.sample_megabytes * 1e6)
+        texts = (sentence for document in sample for sentence in document)
+        tokenizer = train_wordpiece(texts, asked.vocab_size, do_lower_case=asked.do_lower_case is not False)
+    sample = list(_sample(config, directory, STATISTICS_BYTES))
+    found: TokenStatistics = tokenizer.statistics(tokenizer.encode_documents(sample))
+    values = {
+        "kind": tokenizer.settings.kind,
+        "vocab_size": tokenizer.vocab_size,
+        "unknown_rate": found.unknown_rate,
+        "pieces_per_word": found.pieces_per_word,
+    }
+    temporary = directory / "tokenizer.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    tokenizer.save(temporary)
+    write_json(temporary / "statistics.json", values)
+    temporary.rename(final)
+    return values
+
+
+def _sample(config: CorpusConfig, directory: Path, num_bytes: float) -> Iterator[list[str]]:
+    """Yield documents of the train split, about `num_bytes` in all, the first ones of each bucket."""
+    for bucket in range(config.num_buckets):
+        size = 0
+        for document in read_bucket(bucket_file(directory / "documents", "train", bucket, config.num_buckets)):
+            yield document
+            size += sum(map(len, document))
+            if size >= num_bytes / config.num_buckets:
+                break
+
+
+def build_config(values: Any) -> CorpusConfig:
+    """Return the CorpusConfig of a config file's values."""
+    return build(CorpusConfig, values)

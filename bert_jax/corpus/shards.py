@@ -1,0 +1,183 @@
+"""Instances stage: buckets of sentences → ArrayRecord shards of rows, for every instance set of the corpus.
+
+A bucket is tokenised once and all sets are made of it. What a bucket becomes depends on the config, the seed and the
+bucket alone. Each shard is written under another name and renamed; a small file beside the shards says that a bucket
+is done, so a killed run does the other buckets only; `manifest.json`, written last, makes the set exist.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from bert_jax.corpus.buckets import SPLITS, bucket_file, read_bucket, write_json
+from bert_jax.corpus.instances import InstanceConfig
+from bert_jax.corpus.pairs import build_rows
+from bert_jax.corpus.progress import Progress
+from bert_jax.corpus.records import (
+    MANIFEST,
+    InstanceManifest,
+    RecordFormat,
+    Rows,
+    Shard,
+    encode_rows,
+    read_manifest,
+    write_manifest,
+)
+from bert_jax.corpus.vocabulary import WordPiece
+from bert_jax.corpus.workers import Workers
+
+# One record a group, so that a row is read without its neighbours; see docs/performance.md for the compression.
+WRITER_OPTIONS = "group_size:1,uncompressed"
+
+
+@dataclass(frozen=True)
+class ShardsConfig:
+    """What a worker needs to know for any bucket.
+
+    Attributes:
+        directory: the corpus.
+        num_buckets: of the documents stage, and so the number of shards a split.
+        instances: the sets to build.
+        seed: the corpus'; folded with set, split and bucket.
+    """
+
+    directory: Path
+    num_buckets: int
+    instances: tuple[InstanceConfig, ...]
+    seed: int
+
+
+def prepare_instances(
+    config: ShardsConfig, config_fingerprint: str, workers: Workers, progress: Progress
+) -> list[InstanceManifest]:
+    """Build the instance sets, or what is missing of them, and return their manifests."""
+    tokenizer = WordPiece.load(config.directory / "tokenizer")
+    directories = [config.directory / "instances" / instance.name for instance in config.instances]
+    unfinished = [
+        instance
+        for instance, directory in zip(config.instances, directories, strict=True)
+        if not (directory / MANIFEST).exists()
+    ]
+    for instance in unfinished:
+        (config.directory / "instances" / instance.name).mkdir(parents=True, exist_ok=True)
+    config = dataclasses.replace(config, instances=tuple(unfinished))
+    progress.start("instances", config.num_buckets, "bucket")
+    for _ in workers.map(functools.partial(_build_bucket, config), range(config.num_buckets if unfinished else 0)):
+        progress.add(1)
+    for instance in unfinished:
+        _finish_set(config, instance, tokenizer, config_fingerprint)
+    return [read_manifest(directory) for directory in directories]
+
+
+def fold_seed(seed: int, *names: str | int) -> int:
+    """Return a seed of 63 bits for a part of the work, far from those of the other parts."""
+    text = "/".join(map(str, (seed, *names)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def write_shard(path: Path, rows: Rows, rows_format: RecordFormat) -> Shard:
+    """Write rows as one ArrayRecord file, by rename, and return its entry for the manifest."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    records = encode_rows(rows, rows_format)
+    writer = ArrayRecordWriter(str(temporary), WRITER_OPTIONS)
+    for record in records:
+        writer.write(record)
+    writer.close()
+    with temporary.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    os.replace(temporary, path)
+    return Shard(path.name, len(records), sha256)
+
+
+def count_rows(rows: Rows, num_documents: int) -> dict[str, int]:
+    """Return the counts of a split that a manifest holds."""
+    return {
+        "rows": len(rows.input_ids),
+        "sequences": int(rows.sequence_ids.max(axis=1, initial=0).sum()),
+        "real_tokens": int(np.count_nonzero(rows.sequence_ids)),
+        "documents": num_documents,
+    }
+
+
+def count_maskable(rows: Rows, special_ids: dict[str, int], vocab_size: int) -> np.ndarray:
+    """Return int64 [vocab_size]: how often each token stands where a mask may."""
+    counts = np.bincount(rows.input_ids[rows.sequence_ids > 0], minlength=vocab_size).astype(np.int64)
+    counts[[special_ids["cls"], special_ids["sep"]]] = 0
+    return counts
+
+
+@functools.lru_cache(maxsize=1)
+def _load_tokenizer(directory: Path) -> WordPiece:
+    return WordPiece.load(directory)  # kept by the process, with its cache of words, over all buckets
+
+
+def _done_file(config: ShardsConfig, instance: InstanceConfig, bucket: int) -> Path:
+    return config.directory / "instances" / instance.name / f"bucket-{bucket:05d}.json"
+
+
+def _build_bucket(config: ShardsConfig, bucket: int) -> None:
+    todo = [instance for instance in config.instances if not _done_file(config, instance, bucket).exists()]
+    if not todo:
+        return
+    tokenizer = _load_tokenizer(config.directory / "tokenizer")
+    done: dict[str, dict[str, Any]] = {instance.name: {"shards": {}, "counts": {}} for instance in todo}
+    for split in SPLITS:
+        file = bucket_file(config.directory / "documents", split, bucket, config.num_buckets)
+        documents = tokenizer.encode_documents(read_bucket(file))
+        for instance in todo:
+            # Google's one generator is seeded with --random_seed itself.
+            seed = config.seed if instance.mode == "google" else fold_seed(config.seed, instance.name, split, bucket)
+            rows = build_rows(documents, instance, tokenizer.special_ids, tokenizer.vocab_size, seed)
+            entry = done[instance.name]
+            entry["counts"][split] = count_rows(rows, len(documents.document_offsets) - 1)
+            if split == "train":
+                counts = count_maskable(rows, tokenizer.special_ids, tokenizer.vocab_size)
+                np.save(_done_file(config, instance, bucket).with_suffix(".npy"), counts)
+            if len(rows.input_ids):  # an empty split of a bucket has no file
+                path = _done_file(config, instance, bucket).parent / f"{file.stem}.array_record"
+                shard = write_shard(path, rows, instance.record_format(tokenizer.vocab_size))
+                entry["shards"][split] = [shard.file, shard.num_records, shard.sha256]
+            del rows
+    for instance in todo:
+        write_json(_done_file(config, instance, bucket), done[instance.name])
+
+
+def _finish_set(config: ShardsConfig, instance: InstanceConfig, tokenizer: WordPiece, config_fingerprint: str) -> None:
+    """Write token_counts.npy and the manifest, and remove the notes of the buckets."""
+    directory = config.directory / "instances" / instance.name
+    token_counts = np.zeros(tokenizer.vocab_size, np.int64)
+    shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
+    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    notes = [_done_file(config, instance, bucket) for bucket in range(config.num_buckets)]
+    for note in notes:
+        values = json.loads(note.read_text())
+        token_counts += np.load(note.with_suffix(".npy"))
+        for split in SPLITS:
+            counts[split].update(values["counts"][split])
+            if split in values["shards"]:
+                shards[split].append(Shard(*values["shards"][split]))
+    manifest = InstanceManifest(
+        name=instance.name,
+        record_format=instance.record_format(tokenizer.vocab_size),
+        pairs=instance.pairs,
+        masking="static" if instance.mode == "google" else "online",
+        seed=config.seed,
+        config_fingerprint=config_fingerprint,
+        special_ids=tokenizer.special_ids,
+        splits={split: tuple(shards[split]) for split in SPLITS},
+        counts={split: dict(counts[split]) for split in SPLITS},
+    )
+    np.save(directory / "token_counts.npy", token_counts)
+    write_manifest(directory, manifest)
+    for note in notes:
+        note.unlink()
+        note.with_suffix(".npy").unlink()

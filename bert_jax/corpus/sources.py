@@ -1,0 +1,81 @@
+"""The kinds of sources: how the inputs of each are listed, read (one process) and extracted (the workers)."""
+
+import glob
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bert_jax.config import choose
+from bert_jax.corpus import books, documents, python_docs, tables
+from bert_jax.corpus.documents import Document, InputLog, SourceConfig
+
+_COMPRESSED = ("", ".gz", ".bz2")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one kind of source becomes documents.
+
+    Attributes:
+        suffixes: which files of a directory belong to it; "" takes every file.
+        read: yields an input's documents, cheaply.
+        extract: turns a document as read into paragraphs, one a line; None when it is that already.
+    """
+
+    suffixes: tuple[str, ...]
+    read: Callable[[Path, SourceConfig, InputLog], Iterator[Document]]
+    extract: Callable[[Document, InputLog], Document] | None = None
+
+
+KINDS: dict[str, Kind] = {
+    "sentences": Kind((".txt",), documents.read_sentences),
+    "lines": Kind((".txt",), documents.read_sentence_lines),
+    "books": Kind((".txt", ".md"), documents.read_book, books.extract_book),
+    "jsonl": Kind((".jsonl", ".json"), documents.read_jsonl),
+    "wikiextractor": Kind(("",), documents.read_wikiextractor),
+    "parquet": Kind((".parquet",), tables.read_parquet),
+    "python_docs": Kind((".py",), python_docs.read_python_docs, python_docs.extract_python_docs),
+}
+
+
+def list_inputs(source: SourceConfig) -> list[Path]:
+    """Return the inputs of a source in the order in which they are read.
+
+    Raises:
+        ValueError: an unknown kind.
+        FileNotFoundError: nothing matches the path.
+    """
+    choose("source kind", source.kind, KINDS)
+    if source.kind == "python_docs":
+        return python_docs.list_python_docs(source.path)
+    suffixes = tuple(a + b for a in KINDS[source.kind].suffixes for b in _COMPRESSED)
+    found: list[Path] = []
+    for part in filter(None, source.path.split(",")):
+        part = os.path.expanduser(part)
+        if os.path.isdir(part):
+            inside = (path for path in Path(part).rglob("*") if path.is_file() and not path.name.startswith("."))
+            files = sorted(path for path in inside if path.name.endswith(suffixes))
+        else:
+            files = sorted(Path(path) for path in glob.glob(part, recursive=True) if os.path.isfile(path))
+        if not files:
+            accepted = ", ".join(filter(None, suffixes)) or "any"
+            raise FileNotFoundError(
+                f"source path {part!r} (kind {source.kind}) matches no file; give a file, a glob, or a directory "
+                f"with files of suffix {accepted}"
+            )
+        found += files
+    if not found:
+        raise ValueError(f"the source of kind {source.kind} has no path; give one: path=/data/*.txt")
+    return found
+
+
+def read_input(source: SourceConfig, path: Path, log: InputLog) -> Iterator[Document]:
+    """Yield the documents of one input."""
+    return KINDS[source.kind].read(path, source, log)
+
+
+def extract(source: SourceConfig, document: Document, log: InputLog) -> Document:
+    """Return a document as read with one paragraph (or given sentence) a line."""
+    function = KINDS[source.kind].extract
+    return document if function is None else function(document, log)

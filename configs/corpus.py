@@ -1,0 +1,144 @@
+"""Corpora: from text to a vocabulary and sharded instances.
+
+Run:      python -m launch.prepare --config=configs/corpus.py:name=python_docs
+          python -m launch.prepare --config=configs/corpus.py:name=text,kind=books,path=/data/books
+          python -m launch.prepare --config=configs/corpus.py:name=text,kind=jsonl,path=/data,sets=nsp-128+sop-128
+          python -m launch.prepare --config=configs/corpus.py:name=wiki_books,wikipedia=/data/wiki,books=/data/books
+          python -m launch.prepare --config=configs/corpus.py:name=google,path=sample_text.txt,vocab=vocab.txt
+Hardware: CPU; all cores are used, under 1 GB a process
+Time:     python_docs 10 s on 2 cores; others: not measured yet
+Expect:   python_docs about 2 MB and 600 documents; wiki_books see below
+Source:   Devlin et al. 2019 §3.1: BooksCorpus (800M words) and English Wikipedia (2,500M words)
+
+Names:
+  python_docs  The documentation of the Python that runs this; needs no download. Validation is whole modules.
+  text         Your own files: kind is sentences, lines, books, jsonl, wikiextractor, mediawiki, parquet or tfds.
+  wiki_books   The paper's corpus, from what can be had today:
+               * Wikipedia: the dump enwiki-<date>-pages-articles-multistream*.xml-p*.bz2 of dumps.wikimedia.org (take
+                 the parts, not the one file: a stopped run then continues behind the last part), kind mediawiki; or
+                 parquet `20231101.en` of the dataset wikimedia/wikipedia at huggingface.co, stripped already, kind
+                 parquet. Expected: 6.4 million articles, about 20 GB of text, more than the paper's 2,500M words.
+               * Books: BooksCorpus is no longer given out by its authors. The dataset bookcorpus/bookcorpus at
+                 huggingface.co has its 74 million sentences (about 4.8 GB, 985M words) as parquet, a sentence a row,
+                 without borders between books: `books_kind=parquet` cuts it into documents of 200 rows. Or a directory
+                 with a text file a book (Project Gutenberg, PG-19), kind books.
+               Hours: not measured yet; at the aimed 11 MB/s a core, 25 GB take about 40 core minutes; a dump's markup
+               is taken off at about 1 MB/s a core and takes some 20 core hours more.
+  google       create_pretraining_data.py's own instances, bit for bit: static masks, one process, all in memory.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from bert_jax.config import choose, parse_arg
+
+NAMES = ("python_docs", "text", "wiki_books", "google")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Return the config of a corpus; see the head of this file for the names."""
+    options: Any = parse_arg(
+        arg,
+        name="python_docs",  # of NAMES; the output goes to data/<name> unless --corpus says otherwise
+        kind="sentences",  # name=text: the kind of source
+        path="",  # name=text and google: a file, directory or glob
+        wikipedia="",  # name=wiki_books: where the Wikipedia files are
+        wikipedia_kind="mediawiki",  # or wikiextractor, jsonl, parquet
+        books="",  # name=wiki_books: where the books are
+        books_kind="books",  # or parquet, lines
+        vocab="",  # a vocab.txt; empty: a vocabulary is trained
+        vocab_size=0,  # pieces of a trained vocabulary; 0: the corpus' default
+        cased=False,  # keep capitals and accents, in a trained vocabulary
+        sets="",  # instance sets, PAIRS-LENGTH[-packed] with + between them; empty: the corpus' default
+        buckets=0,  # shards a split; 0: the corpus' default
+        whole_word=False,  # name=google: --do_whole_word_mask
+        duplicates=0,  # passes over the corpus with other pairs; 0: 1, and 10 for name=google (--dupe_factor)
+        on_error="stop",  # or skip: go on after a corrupt input, and count it
+    )
+    choose("name", options.name, NAMES)
+    corpus = {"python_docs": _python_docs, "text": _text, "wiki_books": _wiki_books, "google": _google}[options.name]
+    values = corpus(options)
+    return ConfigDict({"name": options.name, **values}, convert_dict=True)
+
+
+def _python_docs(options: Any) -> dict[str, Any]:
+    values = _corpus(options, [source("python_docs")], default_sets="nsp-128", vocab_size=4096, buckets=4)
+    values["validation_fraction"] = 0.08  # 2 MB of text: about 50 modules
+    return values
+
+
+def _text(options: Any) -> dict[str, Any]:
+    sources = [source(options.kind, options.path)]
+    return _corpus(options, sources, default_sets="nsp-128", vocab_size=30_522, buckets=16)
+
+
+def _wiki_books(options: Any) -> dict[str, Any]:
+    sources = [
+        source(options.wikipedia_kind, options.wikipedia, "wikipedia"),
+        source(options.books_kind, options.books, "books"),
+    ]
+    if options.books_kind == "parquet":
+        sources[1]["rows_per_document"] = 200  # sentences; the data set has no borders
+    return _corpus(options, sources, default_sets="nsp-128+nsp-512", vocab_size=30_522, buckets=1024)
+
+
+def _google(options: Any) -> dict[str, Any]:
+    values = _corpus(options, [source("sentences", options.path)], default_sets="nsp-128", vocab_size=30_522, buckets=1)
+    values["validation_fraction"] = 0.0  # Google's evaluation takes other files
+    values["seed"] = 12_345  # --random_seed
+    for instance in values["instances"]:
+        instance["name"] = instance["name"].replace("nsp", "google", 1)
+        instance["mode"] = "google"
+        instance["duplicates"] = options.duplicates or 10  # --dupe_factor
+        instance["whole_word"] = options.whole_word
+        instance["max_predictions_per_sequence"] = 20 if instance["sequence_length"] <= 128 else 76  # README
+    return values
+
+
+def _corpus(
+    options: Any, sources: list[dict[str, Any]], default_sets: str, vocab_size: int, buckets: int
+) -> dict[str, Any]:
+    return {
+        "sources": sources,
+        "instances": [
+            instance_set(name, options.duplicates or 1) for name in (options.sets or default_sets).split("+")
+        ],
+        "tokenizer": {
+            "vocab_file": options.vocab,  # "" trains a vocabulary
+            "vocab_size": options.vocab_size or vocab_size,  # pieces; of a trained vocabulary only
+            # None: a given vocabulary decides by its pieces, a trained one is uncased.
+            "do_lower_case": False if options.cased else None,
+            "sample_megabytes": 200.0,  # of text that a vocabulary is trained on
+        },
+        "num_buckets": options.buckets or buckets,  # units of work, and shards a split
+        "validation_fraction": 0.01,  # of the documents
+        "seed": 0,  # of pairs, packing and order
+        "on_error": options.on_error,  # or "skip"
+    }
+
+
+def source(kind: str, path: str = "", name: str = "") -> dict[str, Any]:
+    """Return one entry of `sources`."""
+    return {
+        "kind": kind,  # a key of bert_jax.corpus.sources.KINDS
+        "path": path,  # file, directory, glob
+        "name": name or kind,  # in counts
+        "column": "text",  # of jsonl, parquet and tfds
+        "rows_per_document": 0,  # for kinds lines and parquet: sentences a document
+    }
+
+
+def instance_set(name: str, duplicates: int) -> dict[str, Any]:
+    """Return the instance set that a name such as `nsp-128` or `none-512-packed` means."""
+    pairs, _, rest = name.partition("-")
+    length, _, packed = rest.partition("-")
+    if not length.isdecimal() or packed not in ("", "packed"):
+        raise ValueError(f"instance set {name!r} is not PAIRS-LENGTH or PAIRS-LENGTH-packed, such as nsp-128")
+    return {
+        "name": name,
+        "pairs": pairs,  # nsp, sop or none
+        "sequence_length": int(length),  # tokens a row
+        "packed": packed == "packed",  # several sequences a row
+        "duplicates": duplicates,  # passes over the corpus
+    }

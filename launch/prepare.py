@@ -1,0 +1,73 @@
+"""Prepare a corpus: text → documents, vocabulary, sharded instances.
+
+    python -m launch.prepare --config=configs/corpus.py:name=python_docs
+
+The same command continues a run that was stopped, and does nothing when all is done.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from bert_jax.config import build
+from bert_jax.corpus.pipeline import CorpusConfig, Prepared, prepare
+
+_CONFIG = config_flags.DEFINE_config_file("config", "configs/corpus.py", "The corpus; see configs/corpus.py.")
+_CORPUS = flags.DEFINE_string("corpus", "", "Output directory; data/<name> if empty.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Worker processes; 0 = one a core. Not in the result.")
+
+
+def main(argv: list[str]) -> None:
+    """Prepare the corpus that the flags say."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}; all options are flags")
+    values = _CONFIG.value.to_dict()
+    name = values.pop("name")
+    directory = Path(_CORPUS.value or f"data/{name}")
+    try:
+        config = build(CorpusConfig, values)
+        prepared = prepare(config, directory, _NUM_PROCESSES.value or _num_cores(), show_progress=True)
+    except KeyboardInterrupt:
+        print(f"\nstopped; the same command continues {directory}", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        print(f"\nprepare: {error}", file=sys.stderr)
+        sys.exit(1)
+    print(summary(prepared, directory))
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def summary(prepared: Prepared, directory: Path) -> str:
+    """Return the table that is printed at the end."""
+    documents, tokenizer = prepared.manifest["documents"], prepared.manifest["tokenizer"]
+    columns = ("documents", "sentences", "words", "bytes", "duplicates", "empty", "corrupt")
+    lines = ["", "source        " + "".join(f"{column:>14}" for column in columns)]
+    for source in documents["sources"]:
+        lines.append(f"{source['name']:14}" + "".join(f"{source.get(column, 0):14,}" for column in columns))
+    lines += [f"  skipped: {message}" for message in documents["corrupt"]]
+    lines.append(
+        f"\nvocabulary    {tokenizer['vocab_size']:,} pieces; {tokenizer['pieces_per_word']:.3f} pieces a word, "
+        f"{tokenizer['unknown_rate']:.3%} of the words [UNK]\n"
+    )
+    lines.append("instances          split            rows     sequences   real tokens     documents  shards")
+    for instance in prepared.instances:
+        for split, counts in instance.counts.items():
+            numbers = "".join(f"{counts[key]:14,}" for key in ("rows", "sequences", "real_tokens", "documents"))
+            lines.append(f"{instance.name:18} {split:10} {numbers}{len(instance.splits[split]):8}")
+    rate = prepared.megabytes / prepared.seconds
+    lines.append(
+        f"\n{prepared.megabytes:.1f} MB of text in {prepared.seconds:.1f} s: {rate:.2f} MB/s with {prepared.processes} "
+        f"processes, {rate / prepared.processes:.2f} a process; peak memory {prepared.peak_memory_bytes / 1e6:,.0f} MB"
+    )
+    lines.append(f"corpus in {directory}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    app.run(main)
