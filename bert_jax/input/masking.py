@@ -111,7 +111,7 @@ def mask_rows(
         starts[:, 1:] |= candidates[:, 1:] & ~candidates[:, :-1]  # a span never crosses a special token
         starts[:, 0] |= candidates[:, 0]
         if config.unit == "ngram":
-            starts &= _ngram_starts(starts, candidates, keys, config.max_ngram_words)
+            starts = _ngram_starts(starts, candidates, keys, config.max_ngram_words)
         chosen = _choose_groups(starts, candidates, keys, wanted)
     return _corrupt(rows.input_ids, chosen, keys, config, special_ids["mask"], vocab_size)
 
@@ -163,21 +163,25 @@ def _choose_groups(starts: np.ndarray, candidates: np.ndarray, keys: np.ndarray,
     size_at = np.empty(num_rows * length, np.int64)
     size_at[runs] = run_sizes
 
-    most = int(np.count_nonzero(starts, axis=1).max())
-    order = np.sort(_drawn_order(starts, keys), axis=1)[:, :most].T  # [ranks, rows]
-    present = order != _LAST
-    flat = np.where(present, order & _POSITION_BITS, 0).astype(np.int64) + np.arange(num_rows) * length
-    sizes = np.where(present, size_at[flat], length + 1)  # an absent group never fits
-    taken = np.zeros(sizes.shape, bool)
+    order = np.sort(_drawn_order(starts, keys), axis=1)
+    num_groups = np.count_nonzero(starts, axis=1)
     remaining = np.minimum(wanted, length)
-    for rank in range(most):
-        np.less_equal(sizes[rank], remaining, out=taken[rank])
-        remaining -= sizes[rank] * taken[rank]
-        if not remaining.any():
-            break
-
     chosen = np.zeros(num_rows * length, bool)
-    chosen[flat[taken]] = True
+    # Most rows are full after their first groups, so later ranks are tried for the unfinished rows only.
+    rows, first, block = np.arange(num_rows), 0, int(wanted.max()) + 4
+    while len(rows):
+        ranked = order[rows, first : first + block].T  # [ranks, rows]
+        present = ranked != _LAST
+        flat = np.where(present, ranked & _POSITION_BITS, 0).astype(np.int64) + rows * length
+        sizes = np.where(present, size_at[flat], length + 1)  # an absent group never fits
+        taken, left = np.empty(sizes.shape, bool), remaining[rows]
+        for rank in range(len(sizes)):
+            np.less_equal(sizes[rank], left, out=taken[rank])
+            left -= sizes[rank] * taken[rank]
+        chosen[flat[taken]] = True
+        remaining[rows] = left
+        first += block
+        rows = rows[(left > 0) & (num_groups[rows] > first)]
     return np.repeat(chosen[runs], run_sizes).reshape(num_rows, length)
 
 
@@ -186,26 +190,27 @@ def _ngram_starts(word_starts: np.ndarray, candidates: np.ndarray, keys: np.ndar
 
     Group j of a row has a drawn length; a special token cuts a group short. Bool [rows, length].
     """
-    num_rows = len(word_starts)
-    most = int(np.count_nonzero(word_starts, axis=1).max())
-    lengths = np.ones((num_rows, most), np.int64)
-    draws = hashing.draw(hashing.mix(keys + np.uint64(_NGRAMS)), most) >> np.uint64(32)
+    num_words = np.count_nonzero(word_starts, axis=1)
+    num_rows, most = len(num_words), int(num_words.max())
+    draws = hashing.draw(hashing.mix(keys + np.uint64(_NGRAMS)), most)
+    lengths = np.ones((num_rows, most), np.int8)
     for threshold in _ngram_thresholds(max_words):
         lengths += draws >= threshold
     # begins[r, j] is the number of the word with which group j starts; those behind the row's end go to a spare column.
-    begins = np.minimum(np.cumsum(lengths, axis=1) - lengths, most)
+    begins = np.cumsum(lengths, axis=1, dtype=np.int64) - lengths
     is_first = np.zeros((num_rows, most + 1), bool)
-    np.put_along_axis(is_first, begins, True, axis=1)
-    word_numbers = np.maximum(np.cumsum(word_starts, axis=1) - 1, 0)
-    starts = np.take_along_axis(is_first, word_numbers, axis=1)
-    starts[:, 1:] |= ~candidates[:, :-1]
+    is_first.ravel()[np.minimum(begins, most) + np.arange(num_rows)[:, None] * (most + 1)] = True
+    # Row by row, the words of `is_first` are those of `word_starts`.
+    starts = np.zeros_like(word_starts)
+    starts[word_starts] = is_first[np.arange(most + 1) < num_words[:, None]]
+    starts[:, 1:] |= word_starts[:, 1:] & ~candidates[:, :-1]
     return starts
 
 
 def _ngram_thresholds(max_words: int) -> list[np.uint64]:
-    """Return where a 32-bit draw passes from n words to n + 1, n words having the weight 1/n."""
+    """Return where a 64-bit draw passes from n words to n + 1, n words having the weight 1/n."""
     weights = [Fraction(1, words) for words in range(1, max_words + 1)]
-    return [np.uint64(int(sum(weights[:words]) / sum(weights) * (1 << 32))) for words in range(1, max_words)]
+    return [np.uint64(int(sum(weights[:words]) / sum(weights) * (1 << 64))) for words in range(1, max_words)]
 
 
 def _corrupt(
