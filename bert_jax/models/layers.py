@@ -1,0 +1,193 @@
+"""The pieces that every block of a Transformer is made of: dense layer, layer normalisation, GELU, dropout.
+
+Source: google-research/bert `modeling.py` (layer_norm_and_dropout, gelu, create_initializer).
+Differs: dropout masks are a hash of (seed, index of the element), not a stream of random bits. So the mask of an
+element does not depend on how the array is sharded, nothing is stored for the backward pass, and the integer
+arithmetic melts into the neighbouring element-wise kernel.
+"""
+
+import functools
+import math
+import typing
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt32
+
+# The finalizer of MurmurHash3 (public domain, Austin Appleby): every input bit moves every output bit.
+_MULTIPLIER_1 = np.uint32(0x85EBCA6B)
+_MULTIPLIER_2 = np.uint32(0xC2B2AE35)
+_GOLDEN_RATIO = np.uint32(0x9E3779B9)  # 2^32 / 1.618…: keeps neighbouring numbers apart before mixing
+
+
+def truncated_normal(stddev: float) -> nn.initializers.Initializer:
+    """Return TensorFlow's truncated normal: N(0, stddev²) with draws beyond 2 stddev repeated.
+
+    The standard deviation of what comes out is 0.88 stddev, as in the released models.
+    """
+    return nn.initializers.truncated_normal(stddev, lower=-2.0, upper=2.0)
+
+
+def with_axes(init: nn.initializers.Initializer, *axes: str | None) -> nn.initializers.Initializer:
+    """Return an initializer whose parameter carries logical axis names; None where an axis is never sharded."""
+    # Linen types the boxed initializer by its box, but `param` hands out what is in it.
+    return typing.cast(nn.initializers.Initializer, nn.with_logical_partitioning(init, axes))
+
+
+class Dense(nn.Module):
+    """Multiply the last axes of the input with a kernel and add a bias.
+
+    Parameters are float32; the product is computed in `dtype`.
+
+    Attributes:
+        features: sizes of the output axes.
+        axes: logical names of the kernel's axes, input axes first; None where an axis is never sharded.
+        initializer_range: standard deviation of the kernel's truncated normal; biases start at 0.
+        dtype: of the computation and of the result.
+    """
+
+    features: tuple[int, ...]
+    axes: tuple[str | None, ...]
+    initializer_range: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Return inputs · kernel + bias; the number of contracted axes is len(axes) - len(features)."""
+        contracted = len(self.axes) - len(self.features)
+        shape = (*inputs.shape[-contracted:], *self.features)
+        init = with_axes(truncated_normal(self.initializer_range), *self.axes)
+        zeros = with_axes(nn.initializers.zeros_init(), *self.axes[contracted:])
+        kernel = self.param("kernel", init, shape, jnp.float32)
+        bias = self.param("bias", zeros, self.features, jnp.float32)
+        outputs = jnp.tensordot(inputs.astype(self.dtype), kernel.astype(self.dtype), contracted)
+        return outputs + bias.astype(self.dtype)
+
+
+class LayerNorm(nn.Module):
+    """Normalise the last axis to mean 0 and variance 1, then scale and shift it.
+
+    Mean and variance are taken in float32 whatever the dtype of the input, which is also the output's dtype.
+    """
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "*rows embed"]) -> Float[Array, "*rows embed"]:
+        """Return the normalised input."""
+        size = inputs.shape[-1:]
+        scale = self.param("scale", with_axes(nn.initializers.ones_init(), "embed"), size, jnp.float32)
+        bias = self.param("bias", with_axes(nn.initializers.zeros_init(), "embed"), size, jnp.float32)
+        # bfloat16 keeps 8 bits of mantissa: a mean over 768 of them would be off in the second digit.
+        wide = inputs.astype(jnp.float32)
+        mean = jnp.mean(wide, axis=-1, keepdims=True)
+        centred = wide - mean
+        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+        normalised = centred * jax.lax.rsqrt(variance + self.epsilon)
+        return (normalised * scale + bias).astype(inputs.dtype)
+
+
+@jax.custom_vjp
+def gelu(inputs: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return x · Φ(x) with the exact normal distribution function (erf), as in the original release of BERT.
+
+    The backward pass recomputes erf from the input, so that one array is kept and not three.
+    """
+    return _gelu_and_slope(inputs)[0]
+
+
+def gelu_tanh(inputs: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return GELU's tanh approximation, to which google-research/bert changed in February 2019 (bee6030)."""
+    return jax.nn.gelu(inputs.astype(jnp.float32), approximate=True).astype(inputs.dtype)
+
+
+def _gelu_and_slope(inputs: Array) -> tuple[Array, Array]:
+    wide = inputs.astype(jnp.float32)  # bfloat16 would lose the tails of erf; it costs nothing inside one kernel
+    cumulative = 0.5 * (1.0 + jax.lax.erf(wide * np.float32(math.sqrt(0.5))))
+    density = jnp.exp(-0.5 * wide * wide) * np.float32(1.0 / math.sqrt(2.0 * math.pi))
+    return (wide * cumulative).astype(inputs.dtype), cumulative + wide * density
+
+
+def _gelu_forward(inputs: Array) -> tuple[Array, Array]:
+    return gelu(inputs), inputs
+
+
+def _gelu_backward(inputs: Array, gradient: Array) -> tuple[Array]:
+    return ((gradient.astype(jnp.float32) * _gelu_and_slope(inputs)[1]).astype(inputs.dtype),)
+
+
+gelu.defvjp(_gelu_forward, _gelu_backward)
+
+ACTIVATIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh}
+
+
+def fold_seed(seed: UInt32[Array, ""], number: int | UInt32[Array, ""]) -> UInt32[Array, ""]:
+    """Return a new seed for the `number`-th user of a seed (a step, a layer, a site), as `jax.random.fold_in` does.
+
+    Args:
+        seed: any uint32.
+        number: 0 to 2^32 - 1; different numbers give unrelated seeds.
+    """
+    number = jnp.asarray(number, jnp.uint32)
+    return _mix(seed ^ _mix(number * _GOLDEN_RATIO + _GOLDEN_RATIO))
+
+
+def dropout(inputs: Float[Array, "..."], rate: float, seed: UInt32[Array, ""] | None) -> Float[Array, "..."]:
+    """Zero each element with probability `rate` and divide the others by 1 - rate.
+
+    Args:
+        inputs: at least one axis; the mask of an element depends on its global index and the seed only.
+        rate: 0 ≤ rate < 1, exact to 2^-32.
+        seed: one for each use; None returns the input (evaluation).
+    """
+    if seed is None or rate == 0.0:
+        return inputs
+    if not 0.0 < rate < 1.0:
+        raise ValueError(f"dropout rate is {rate}; it takes 0 ≤ rate < 1")
+    return _masked(inputs, rate, seed)
+
+
+def keep_mask(shape: tuple[int, ...], rate: float, seed: UInt32[Array, ""]) -> Array:
+    """Return the bool mask of `dropout`: False with probability `rate`, a hash of (seed, index)."""
+    # Two keys a row (index of the leading axis), 64 bits in all: rows larger than the whole of a batch's uint32
+    # range cannot wrap into each other, and two rows share their mask only if both words agree.
+    rows = jax.lax.iota(jnp.uint32, shape[0]).reshape(shape[0], *(1,) * (len(shape) - 1))
+    first = _mix(rows * _GOLDEN_RATIO + seed)
+    second = _mix(first ^ _GOLDEN_RATIO)
+    index = jnp.zeros((1,) * len(shape), jnp.uint32)
+    for axis in range(1, len(shape)):
+        stride = np.uint32(math.prod(shape[axis + 1 :]) % 2**32)
+        index = index + jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * stride
+    bits = index + first
+    bits = (bits ^ (bits >> 16)) * _MULTIPLIER_1 + second
+    bits = (bits ^ (bits >> 15)) * _MULTIPLIER_2
+    # The comparison looks at the high bits, which the second product has mixed; a last xor would touch the low ones.
+    return bits >= np.uint32(round(rate * 2**32))
+
+
+def _mix(bits: Array) -> Array:
+    bits = (bits ^ (bits >> 16)) * _MULTIPLIER_1
+    bits = (bits ^ (bits >> 13)) * _MULTIPLIER_2
+    return bits ^ (bits >> 16)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _masked(inputs: Array, rate: float, seed: Array) -> Array:
+    # The factor stays float32: in bfloat16 1/0.9 would be 1.1094, a bias of 0.16 % at every site.
+    kept = inputs.astype(jnp.float32) * np.float32(1.0 / (1.0 - rate))
+    return jnp.where(keep_mask(inputs.shape, rate, seed), kept, 0.0).astype(inputs.dtype)
+
+
+def _masked_forward(inputs: Array, rate: float, seed: Array) -> tuple[Array, Array]:
+    return _masked(inputs, rate, seed), seed
+
+
+def _masked_backward(rate: float, seed: Array, gradient: Array) -> tuple[Array, None]:
+    # Dropout is linear: its transpose is itself, with the mask made again instead of stored.
+    return _masked(gradient, rate, seed), None
+
+
+_masked.defvjp(_masked_forward, _masked_backward)
