@@ -126,6 +126,7 @@ def source(kind: str, path: str = "", name: str = "") -> dict[str, Any]:
         "name": name or kind,  # in counts
         "column": "text",  # of jsonl, parquet and tfds
         "rows_per_document": 0,  # for kinds lines and parquet: sentences a document
+        "data_dir": "",  # of tfds; empty: TFDS_DATA_DIR
     }
 
 

@@ -33,9 +33,12 @@ def _paragraphs(text: str) -> Iterator[str]:
     wrapped = long_lines * 100 <= len(lines)
     paragraph: list[str] = []
     for line in [*lines, ""]:
-        is_break = not line or bool(_RULE.match(line))
-        if paragraph and (is_break or not wrapped or _HEADING.match(line)):
+        heading = _HEADING.match(line)
+        is_break = not line or heading or _RULE.match(line)
+        if paragraph and (is_break or not wrapped):
             yield _EMPHASIS.sub(r"\2", " ".join(paragraph))
             paragraph = []
-        if not is_break:
-            paragraph.append(_HEADING.sub("", line))
+        if heading:
+            yield line[heading.end() :]
+        elif not is_break:
+            paragraph.append(line)

@@ -7,13 +7,13 @@ workers, see `sources.py`. Every reader takes plain, `.gz` and `.bz2` files.
 
 import bz2
 import gzip
+import io
 import json
 import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 BLOCK_BYTES = 1 << 20
 MAX_DOCUMENT_BYTES = 256 << 20  # an input without document boundaries must not fill the memory
@@ -53,6 +53,7 @@ class SourceConfig:
         name: in counts and messages; the kind if empty.
         column: the text's key in jsonl, parquet and tfds.
         rows_per_document: kinds `lines` and `parquet`, where a line or row is one sentence: how many make a document.
+        data_dir: kind `tfds`: where it is prepared; the environment's TFDS_DATA_DIR if empty.
     """
 
     kind: str
@@ -60,6 +61,7 @@ class SourceConfig:
     name: str = ""
     column: str = "text"
     rows_per_document: int = 0
+    data_dir: str = ""
 
 
 class CorruptInputError(ValueError):
@@ -99,7 +101,7 @@ class InputLog:
         return taken
 
 
-def open_input(path: Path, raw: BinaryIO) -> BinaryIO | gzip.GzipFile | bz2.BZ2File:
+def open_input(path: Path, raw: io.BufferedIOBase) -> io.BufferedIOBase:
     """Return a stream of the decompressed bytes of `raw`; the suffix of `path` says how it is compressed."""
     if path.suffix == ".gz":
         return gzip.open(raw)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bert_jax.config import build, choose, differences, fingerprint, to_plain
+from bert_jax.config import choose, differences, fingerprint, to_plain
 from bert_jax.corpus.buckets import DocumentsConfig, bucket_file, prepare_documents, read_bucket, write_json
 from bert_jax.corpus.documents import SourceConfig
 from bert_jax.corpus.instances import InstanceConfig
@@ -227,8 +227,3 @@ def _sample(config: CorpusConfig, directory: Path, num_bytes: float) -> Iterator
             size += sum(map(len, document))
             if size >= num_bytes / config.num_buckets:
                 break
-
-
-def build_config(values: Any) -> CorpusConfig:
-    """Return the CorpusConfig of a config file's values."""
-    return build(CorpusConfig, values)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bert_jax.config import choose
-from bert_jax.corpus import books, documents, python_docs, tables
+from bert_jax.corpus import books, documents, mediawiki, python_docs, tables
 from bert_jax.corpus.documents import Document, InputLog, SourceConfig
 
 _COMPRESSED = ("", ".gz", ".bz2")
@@ -34,7 +34,9 @@ KINDS: dict[str, Kind] = {
     "books": Kind((".txt", ".md"), documents.read_book, books.extract_book),
     "jsonl": Kind((".jsonl", ".json"), documents.read_jsonl),
     "wikiextractor": Kind(("",), documents.read_wikiextractor),
+    "mediawiki": Kind(("",), mediawiki.read_mediawiki, mediawiki.extract_mediawiki),
     "parquet": Kind((".parquet",), tables.read_parquet),
+    "tfds": Kind(("",), tables.read_tfds),
     "python_docs": Kind((".py",), python_docs.read_python_docs, python_docs.extract_python_docs),
 }
 
@@ -49,6 +51,8 @@ def list_inputs(source: SourceConfig) -> list[Path]:
     choose("source kind", source.kind, KINDS)
     if source.kind == "python_docs":
         return python_docs.list_python_docs(source.path)
+    if source.kind == "tfds":
+        return [Path(name) for name in source.path.split(",")]
     suffixes = tuple(a + b for a in KINDS[source.kind].suffixes for b in _COMPRESSED)
     found: list[Path] = []
     for part in filter(None, source.path.split(",")):

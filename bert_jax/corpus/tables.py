@@ -1,7 +1,9 @@
 """Readers of sources that keep documents as rows of a table: parquet files and TFDS datasets."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bert_jax.corpus.documents import Document, InputLog, SourceConfig
 
@@ -39,3 +41,47 @@ def read_parquet(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Do
     except (pyarrow.ArrowException, OSError) as error:
         log.corrupt(f"{path}, row {number}", str(error).splitlines()[0])
     log.bytes_read = consumed + path.stat().st_size
+
+
+def parse_tfds_name(name: str) -> tuple[str, str]:
+    """Return (builder, split) of `[tfds:]NAME[/CONFIG][:split]`; the split is `train` unless given."""
+    builder, _, split = name.removeprefix("tfds:").partition(":")
+    return builder, split or "train"
+
+
+def read_tfds(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Document]:
+    """Read a TFDS dataset that was prepared as ArrayRecord, without TensorFlow; `path` is its name.
+
+    Raises:
+        ValueError: it was prepared as TFRecord, or has no such split or text.
+        FileNotFoundError: it was not prepared in TFDS_DATA_DIR.
+    """
+    import tensorflow_datasets as tfds
+
+    name, split = parse_tfds_name(str(path))
+    prepare = f"`tfds build {name} --file_format=array_record` (which needs TensorFlow)"
+    data_dir = source.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    try:
+        builder: Any = tfds.builder(name, data_dir=os.path.expanduser(data_dir))
+    except tfds.core.DatasetNotFoundError:
+        builder = None
+    if builder is None or not builder.info.splits:
+        raise FileNotFoundError(f"no dataset {name} is prepared in {data_dir}; run {prepare}, or set TFDS_DATA_DIR")
+    if split not in builder.info.splits:
+        raise ValueError(f"the TFDS dataset {name} has no split {split!r}; it has {', '.join(builder.info.splits)}")
+    if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+        raise ValueError(
+            f"the TFDS dataset {name} in {builder.data_dir} is stored as {builder.info.file_format.value}, which takes "
+            f"TensorFlow to read; prepare it again, into another directory, by {prepare}"
+        )
+    rows = builder.as_data_source(split=split)
+    for number in range(len(rows)):
+        row = rows[number]
+        if source.column not in row:
+            raise ValueError(f"rows of {name} have no {source.column!r}, but {', '.join(row)}: set the source's column")
+        text, title = (_as_text(row.get(key, "")) for key in (source.column, "title"))
+        yield Document(text, title, f"tfds:{name}:{split}, row {number}")
+
+
+def _as_text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
