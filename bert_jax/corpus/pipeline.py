@@ -199,7 +199,7 @@ def _prepare_tokenizer(config: CorpusConfig, directory: Path, show_progress: boo
     else:
         if show_progress:
             print(f"training a vocabulary of {asked.vocab_size} pieces", flush=True)  # noqa: T201
-        sample = _sample(config, directory, asked.sample_megabytes * 1e6)
+        sample = _sample(config, directory, int(asked.sample_megabytes * 1e6))
         texts = (sentence for document in sample for sentence in document)
         tokenizer = train_wordpiece(texts, asked.vocab_size, do_lower_case=asked.do_lower_case is not False)
     sample = list(_sample(config, directory, STATISTICS_BYTES))
@@ -218,7 +218,7 @@ def _prepare_tokenizer(config: CorpusConfig, directory: Path, show_progress: boo
     return values
 
 
-def _sample(config: CorpusConfig, directory: Path, num_bytes: float) -> Iterator[list[str]]:
+def _sample(config: CorpusConfig, directory: Path, num_bytes: int) -> Iterator[list[str]]:
     """Yield documents of the train split, about `num_bytes` in all, the first ones of each bucket."""
     for bucket in range(config.num_buckets):
         size = 0
