@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def write_instances(
     directory = corpus / "instances" / name
     directory.mkdir(parents=True)
     record_format = records.RecordFormat(sequence_length, len(VOCABULARY), max_sequences_per_row, static_predictions)
-    generator = np.random.default_rng(seed)
+    generator = random.Random(seed)
     train = random_rows(generator, num_rows, record_format, pairs)
     splits = {
         "train": _write_shards(directory, "train", records.encode_rows(train, record_format), num_shards),
@@ -130,7 +131,7 @@ def write_instances(
 
 
 def random_rows(
-    generator: np.random.Generator, num_rows: int, record_format: records.RecordFormat, pairs: str
+    generator: random.Random, num_rows: int, record_format: records.RecordFormat, pairs: str
 ) -> records.Rows:
     """Return rows of `[CLS] a [SEP] b [SEP]` sequences (`[CLS] a [SEP]` for pairs "none"), padded at the end."""
     length, most_sequences = record_format.sequence_length, record_format.max_sequences_per_row
@@ -149,9 +150,9 @@ def random_rows(
     room = length // most_sequences
     for row in range(num_rows):
         start = 0
-        for sequence in range(int(generator.integers(1, most_sequences + 1))):
-            label = int(generator.integers(2))
-            size = int(generator.integers(12, room + 1))
+        for sequence in range(_draw(generator, 1, most_sequences + 1)):
+            label = _draw(generator, 0, 2)
+            size = _draw(generator, 12, room + 1)
             tokens = _random_sequence(generator, size, label, with_pair=pairs != "none")
             stop = start + size
             ids = tokens[:, 0]
@@ -167,9 +168,14 @@ def random_rows(
     return rows
 
 
-def _random_sequence(generator: np.random.Generator, size: int, label: int, with_pair: bool) -> np.ndarray:
+def _draw(generator: random.Random, low: int, high: int) -> int:
+    """Return a number in [low, high). Python promises `random`'s stream; numpy does not promise its distributions'."""
+    return low + int(generator.random() * (high - low))
+
+
+def _random_sequence(generator: random.Random, size: int, label: int, with_pair: bool) -> np.ndarray:
     """Return int [size, 2]: ids and segments of one sequence."""
-    ids = generator.integers(SPECIAL_IDS["mask"] + 1, len(VOCABULARY), size)
+    ids = np.array([_draw(generator, SPECIAL_IDS["mask"] + 1, len(VOCABULARY)) for _ in range(size)])
     segments = np.zeros(size, np.int64)
     if with_pair:
         middle = size // 2
@@ -181,13 +187,13 @@ def _random_sequence(generator: np.random.Generator, size: int, label: int, with
     return np.stack([ids, segments], axis=1)
 
 
-def _mask_row(generator: np.random.Generator, rows: records.Rows, row: int, predictions: int) -> None:
+def _mask_row(generator: random.Random, rows: records.Rows, row: int, predictions: int) -> None:
     assert rows.masked_lm_positions is not None
     assert rows.masked_lm_ids is not None
     assert rows.num_masked is not None
     candidates = np.flatnonzero(rows.input_ids[row] > SPECIAL_IDS["mask"])
-    count = int(generator.integers(1, min(predictions, len(candidates)) + 1))
-    positions = np.sort(generator.permutation(candidates)[:count])
+    count = _draw(generator, 1, min(predictions, len(candidates)) + 1)
+    positions = np.sort([candidates[place * len(candidates) // count] for place in range(count)])
     rows.masked_lm_positions[row, :count] = positions
     rows.masked_lm_ids[row, :count] = rows.input_ids[row, positions]
     rows.num_masked[row] = count

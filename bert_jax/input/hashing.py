@@ -12,7 +12,9 @@ import numpy as np
 from jaxtyping import Int, UInt64
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd: the step between SplitMix64's states
-FEISTEL_ROUNDS = 4  # of two halves each
+# Rounds of two halves each. 4 leave no bias in 400,000 orders of 65 records; 4 do in orders of 3 to 6, 12 do not.
+FEISTEL_ROUNDS, FEISTEL_ROUNDS_SMALL = 4, 12
+SMALL_EPOCH = 64
 _WORD = (1 << 64) - 1
 
 
@@ -83,7 +85,8 @@ def permute(
 def _feistel(values: np.ndarray, keys: np.ndarray, low_bits: int, high_bits: int) -> np.ndarray:
     low_mask, high_mask = np.uint64((1 << low_bits) - 1), np.uint64((1 << high_bits) - 1)
     low, high = values & low_mask, values >> np.uint64(low_bits)
-    for _ in range(FEISTEL_ROUNDS):
+    small = low_bits + high_bits <= SMALL_EPOCH.bit_length() - 1
+    for _ in range(FEISTEL_ROUNDS_SMALL if small else FEISTEL_ROUNDS):
         keys = keys + np.uint64(GOLDEN)
         high ^= _round(low, keys) & high_mask
         low ^= _round(high, ~keys) & low_mask
