@@ -1,0 +1,246 @@
+"""Checkpoints: what is saved, when it counts as saved, and how it comes back. Orbax is known to this file only.
+
+    checkpoints/<step>/params        the model's parameters alone, so that tools load nothing else
+    checkpoints/<step>/train_state   step, optimizer, carry, skipped steps
+    checkpoints/<step>/meta          JSON: format version, step, open metric window, config fingerprint, evaluation
+
+A step counts when its directory was committed on disk (renamed into place), never because a save was started. Arrays
+are stored with their global shapes, so a checkpoint comes back on another mesh and another number of processes.
+"""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from bert_jax.training.state import TrainState
+
+FORMAT_VERSION = 1
+ITEMS = ("params", "train_state", "meta")
+DIRECTORY = "checkpoints"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written or read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _LatestAndBest:
+    """Orbax' preservation policy: the newest checkpoints, and the one with the lowest evaluation loss."""
+
+    max_to_keep: int
+    losses: dict[int, float]  # of the owner, which adds to it
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        """Return for each checkpoint, oldest first, whether to keep it."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {*steps[-self.max_to_keep :], best_step({step: self.losses.get(step, math.inf) for step in steps})}
+        return [step in kept for step in steps]
+
+
+class Checkpoints:
+    """The checkpoints of one run. Every process makes one and calls its methods at the same steps."""
+
+    def __init__(self, workdir: str | os.PathLike[str], max_to_keep: int) -> None:
+        """Open `<workdir>/checkpoints`; remains of saves that were interrupted are removed.
+
+        Args:
+            workdir: the run's directory, local or gs://.
+            max_to_keep: newest checkpoints to keep, 1 or more; the best by evaluation loss is kept besides.
+        """
+        if max_to_keep < 1:
+            raise ValueError(f"config.train.keep_checkpoints is {max_to_keep}; keep 1 or more")
+        self._directory = epath.Path(workdir) / DIRECTORY
+        self._losses = {step: evaluation_loss(read_meta(workdir, step)) for step in committed_steps(workdir)}
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            item_names=ITEMS,
+            options=ocp.CheckpointManagerOptions(
+                cleanup_tmp_directories=True,
+                preservation_policy=_LatestAndBest(max_to_keep, self._losses),
+                enable_async_checkpointing=True,
+            ),
+        )
+        self._failures = 0
+
+    def latest_step(self) -> int | None:
+        """Return the newest step that is committed on disk."""
+        return max(committed_steps(self._directory.parent), default=None)
+
+    def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
+        """Copy the state off the devices and write it in the background; an earlier save is waited for.
+
+        Raises:
+            CheckpointError: two saves in a row failed. (After one, see `failure`, the run goes on.)
+        """
+        rest = {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "params"}
+        self._losses[step] = evaluation_loss(meta)
+        items = ocp.args.Composite(
+            params=ocp.args.StandardSave(state.params),
+            train_state=ocp.args.StandardSave(rest),
+            meta=ocp.args.JsonSave({"format_version": FORMAT_VERSION, "step": step, **meta}),
+        )
+        try:
+            self._manager.save(step, args=items, force=True)
+        except Exception as error:
+            self._fail(error)
+
+    def failure(self) -> str | None:
+        """Return why the last background save failed, once; None when none did or it is still being written."""
+        try:
+            self._manager.check_for_errors()
+        except Exception as error:
+            self._fail(error)
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    def restore(self, step: int, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """Return the state and the meta of a step, placed as `abstract` says.
+
+        Raises:
+            CheckpointError: unreadable, or of another model or format; with what to do.
+        """
+        fields = [field.name for field in dataclasses.fields(abstract) if field.name != "params"]
+        rest = {name: getattr(abstract, name) for name in fields}
+        meta = read_meta(self._directory.parent, step)
+        items = ocp.args.Composite(
+            params=ocp.args.StandardRestore(abstract.params), train_state=ocp.args.StandardRestore(rest)
+        )
+        try:
+            found = self._manager.restore(step, args=items)
+        except Exception as error:
+            raise CheckpointError(
+                f"{self._directory / str(step)} cannot be restored ({error}); if it is damaged, delete that directory "
+                "to resume from the one before it"
+            ) from error
+        return TrainState(params=found["params"], **found["train_state"]), meta
+
+    def wait(self) -> None:
+        """Wait until all saves are on disk.
+
+        Raises:
+            CheckpointError: the last save failed.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise CheckpointError(f"the last checkpoint in {self._directory} was not written: {error}") from error
+
+    def close(self) -> None:
+        """Free what saving needs; call `wait` before, to learn about failures."""
+        self._manager.close()
+
+    def _fail(self, error: Exception) -> None:
+        self._failures += 1
+        if self._failures > 1:
+            raise CheckpointError(
+                f"two checkpoints in a row were not written to {self._directory} ({error}); free some space there or "
+                "correct its permissions, then run the same command again"
+            ) from error
+
+
+def committed_steps(workdir: str | os.PathLike[str]) -> list[int]:
+    """Return the steps whose checkpoints are whole on disk, ascending."""
+    directory = epath.Path(workdir) / DIRECTORY
+    if not directory.exists():
+        return []
+    return sorted(found.step for found in ocp.path.step.standard_name_format().find_all(directory))
+
+
+def read_meta(workdir: str | os.PathLike[str], step: int) -> dict[str, Any]:
+    """Return the meta of a committed step.
+
+    Raises:
+        CheckpointError: it is missing, or of a format that this code does not read.
+    """
+    path = epath.Path(workdir) / DIRECTORY / str(step) / "meta" / "metadata"
+    try:
+        meta = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error}); delete {path.parent.parent} to use the step before"
+        ) from error
+    if meta.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {meta.get('format_version')}, this code reads {FORMAT_VERSION}; "
+            "use the version of the code that wrote it (run.json names the commit)"
+        )
+    return meta
+
+
+def evaluation_loss(meta: dict[str, Any]) -> float:
+    """Return the loss of the evaluation that belongs to a checkpoint; infinite when there was none."""
+    return (meta.get("evaluation") or {}).get("eval/loss", math.inf)
+
+
+def best_step(losses: dict[int, float]) -> int | None:
+    """Return the step with the lowest loss, the earliest of equals; None when no loss is finite."""
+    finite = {step: loss for step, loss in losses.items() if math.isfinite(loss)}
+    return min(finite, key=lambda step: (finite[step], step), default=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Address:
+    """A checkpoint of a run: `run:DIR`, `run:DIR@STEP` or `run:DIR@best`, resolved to what is on disk."""
+
+    workdir: epath.Path
+    step: int
+
+
+def resolve(address: str) -> Address:
+    """Find the checkpoint that an address names; without a step, the newest.
+
+    Raises:
+        ValueError: not an address of a run.
+        FileNotFoundError: no such run, or no such step; with the steps there are.
+    """
+    scheme, colon, rest = address.partition(":")
+    if scheme != "run" or not colon or not rest:
+        raise ValueError(f"{address!r} is not the address of a run; use run:DIR, run:DIR@STEP or run:DIR@best")
+    directory, at, which = rest.partition("@")
+    workdir = epath.Path(directory)
+    steps = committed_steps(workdir)
+    if not steps:
+        raise FileNotFoundError(f"{address!r}: {workdir} has no checkpoint; is it the --workdir of a run?")
+    if not at:
+        return Address(workdir, steps[-1])
+    if which == "best":
+        best = best_step({step: evaluation_loss(read_meta(workdir, step)) for step in steps})
+        if best is None:
+            raise FileNotFoundError(f"{address!r}: no checkpoint of the run was evaluated; its steps are {steps}")
+        return Address(workdir, best)
+    if not which.isdigit() or int(which) not in steps:
+        raise FileNotFoundError(f"{address!r}: there is no step {which!r}; use @best or one of {steps}")
+    return Address(workdir, int(which))
+
+
+def load_params(address: str, shardings: Any = None) -> Any:
+    """Return the parameters of a checkpoint.
+
+    Args:
+        address: `run:DIR[@step|@best]`.
+        shardings: one for all parameters or a tree of them; default: whole on the first local device.
+    """
+    found = resolve(address)
+    path = found.workdir / DIRECTORY / str(found.step) / "params"
+    if shardings is None:
+        shardings = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    with ocp.StandardCheckpointer() as checkpointer:
+        stored = checkpointer.metadata(path).item_metadata.tree
+        if isinstance(shardings, jax.sharding.Sharding):
+            shardings = jax.tree.map(lambda _: shardings, stored)
+        abstract = jax.tree.map(
+            lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), stored, shardings
+        )
+        return checkpointer.restore(path, abstract)
+
+
+def load_config(address: str) -> dict[str, Any]:
+    """Return the plain config (config.json) of the run that an address names."""
+    return json.loads((resolve(address).workdir / "config.json").read_text())

@@ -1,0 +1,132 @@
+"""Where a run starts, decided in one place and in one order.
+
+A checkpoint in the workdir → resume everything; else `init_from` → its parameters only; else from scratch.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from bert_jax.training import checkpoint, sharding
+from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.optimizers import Optimizer, parameter_name
+from bert_jax.training.state import Objective, TrainState, make_state, state_shardings
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Where a run starts.
+
+    Attributes:
+        state: placed on the mesh.
+        step: updates already done.
+        meta: the checkpoint's, empty unless resumed.
+        description: for the user.
+    """
+
+    state: TrainState
+    step: int
+    meta: dict[str, Any]
+    description: str
+
+    @property
+    def evaluation_pending(self) -> bool:
+        """Whether the checkpoint was saved in a hurry, before the evaluation that was due."""
+        return bool(self.meta.get("evaluation_pending"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a run may start from.
+
+    Attributes:
+        init_from: address of a checkpoint, "" for none.
+        may_miss: first names of parameters that `init_from` need not have, such as ("heads",).
+        seed: of new parameters.
+        fingerprint: of the config; a checkpoint of another one is not resumed.
+    """
+
+    init_from: str
+    may_miss: tuple[str, ...]
+    seed: int
+    fingerprint: str
+
+
+def initialize(
+    objective: Objective,
+    optimizer: Optimizer,
+    abstract: TrainState,
+    checkpoints: Checkpoints,
+    source: Source,
+    mesh: Mesh,
+) -> Start:
+    """Return the state to start with; see the module's first lines for the order.
+
+    Raises:
+        ValueError: the checkpoint in the workdir, or the parameters of `init_from`, do not fit the model.
+    """
+    step = checkpoints.latest_step()
+    if step is not None:
+        state, meta = checkpoints.restore(step, abstract)
+        if meta["config_fingerprint"] != source.fingerprint:
+            raise ValueError(
+                f"the checkpoint of step {step} was written with another config (fingerprint "
+                f"{meta['config_fingerprint']}, this one {source.fingerprint}); use another --workdir"
+            )
+        return Start(state, step, meta, f"resuming after step {step:,}")
+    state = _scratch(objective, optimizer, abstract, source.seed, mesh)
+    if not source.init_from:
+        return Start(state, 0, {}, f"starting from scratch with seed {source.seed}")
+    loaded = checkpoint.load_params(source.init_from)
+    params, notes = merge_params(state.params, loaded, source.init_from, source.may_miss)
+    state = dataclasses.replace(state, params=jax.device_put(params, state_shardings(abstract.params)))
+    return Start(state, 0, {}, "\n".join([f"starting from the parameters of {source.init_from}", *notes]))
+
+
+def merge_params(fresh: Any, loaded: Any, address: str, may_miss: tuple[str, ...] = ()) -> tuple[Any, list[str]]:
+    """Return the loaded parameters in the model's tree, fresh ones where they may miss, and what to tell.
+
+    Args:
+        fresh: the model's parameters.
+        loaded: what the checkpoint has.
+        address: for messages.
+        may_miss: first names of parameters that need not be in the checkpoint.
+
+    Raises:
+        ValueError: other parameters are missing, or shapes differ; all of them are named.
+    """
+    wanted = {parameter_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(fresh)}
+    found = {parameter_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(loaded)}
+    missing = sorted(wanted.keys() - found.keys())
+    extra = sorted(found.keys() - wanted.keys())
+    refused = [f"{name} is missing" for name in missing if name.split("/")[0] not in may_miss]
+    refused += [
+        f"{name} has shape {found[name].shape}, the model's is {wanted[name].shape}"
+        for name in sorted(wanted.keys() & found.keys())
+        if found[name].shape != wanted[name].shape
+    ]
+    if refused:
+        raise ValueError(
+            f"init_from {address} does not fit the model:\n  " + "\n  ".join(refused) + "\nGive config.model the sizes "
+            "of that checkpoint (its run's config.json has them), or another checkpoint"
+        )
+    notes = [f"  new, not in the checkpoint: {', '.join(missing)}"] if missing else []
+    notes += [f"  in the checkpoint, not used: {', '.join(extra)}"] if extra else []
+
+    def pick(path: Any, leaf: Any) -> Any:
+        return found.get(parameter_name(path), leaf)
+
+    return jax.tree_util.tree_map_with_path(pick, fresh), notes
+
+
+def _scratch(objective: Objective, optimizer: Optimizer, abstract: TrainState, seed: int, mesh: Mesh) -> TrainState:
+    """Make each device's part of the state on that device."""
+
+    def make() -> TrainState:
+        carry = jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape, leaf.dtype), abstract.carry)
+        return make_state(objective.init(seed), optimizer, carry)
+
+    with sharding.on_mesh(mesh):
+        return jax.jit(make, out_shardings=state_shardings(abstract))()

@@ -1,0 +1,284 @@
+"""Metrics from (sum, count) pairs on the device to rows: metrics.jsonl, TensorBoard, and one line on the terminal.
+
+Means are taken on the host, in float64, after everything was added up, so unequal weights cannot bias them.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import tensorboardX
+from etils import epath
+
+from bert_jax.training.initialize import Start
+from bert_jax.training.reference_curve import ReferenceCurve
+from bert_jax.training.state import Metrics
+from bert_jax.training.throughput import Throughput
+
+# The objectives' names are the papers'; what is logged has the shorter ones that users look for.
+LOGGED_NAMES = {
+    "masked_lm_loss": "mlm_loss",
+    "masked_lm_accuracy": "mlm_accuracy",
+    "next_sentence_loss": "nsp_loss",
+    "next_sentence_accuracy": "nsp_accuracy",
+}
+FILE = "metrics.jsonl"
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or gradient was infinite or not a number, and the run is configured to stop then."""
+
+
+class MetricWindow:
+    """The sums since the last logged row, and the totals since step 0.
+
+    Metrics of a step stay on the device until `fold`, which fetches all of them at once. What `to_plain` returns goes
+    into a checkpoint, so that a resumed run logs the same row as an uninterrupted one.
+    """
+
+    def __init__(self, plain: dict[str, Any] | None = None) -> None:
+        """Start empty, or from what `to_plain` returned."""
+        plain = plain or {}
+        self.steps: int = plain.get("steps", 0)
+        self._sums: dict[str, list[float]] = {name: list(pair) for name, pair in plain.get("sums", {}).items()}
+        self.totals: dict[str, float] = dict(plain.get("totals", {"real_tokens": 0.0, "nonfinite": 0.0}))
+        self._pending: list[tuple[int, Metrics]] = []
+
+    def add(self, step: int, metrics: Metrics) -> None:
+        """Take the metrics of the update after which `step` updates were done; does not wait for them."""
+        self._pending.append((step, metrics))
+
+    def fold(self) -> int | None:
+        """Wait for the pending metrics and add them up.
+
+        Returns:
+            The first update whose loss or gradient was not finite, counted from 1; None when there is none.
+        """
+        first_bad = None
+        steps = [step for step, _ in self._pending]
+        for step, fetched in zip(steps, jax.device_get([metrics for _, metrics in self._pending]), strict=True):
+            for name in sorted(fetched):
+                total, count = (float(value) for value in fetched[name])
+                pair = self._sums.setdefault(name, [0.0, 0.0])
+                pair[0] += total
+                pair[1] += count
+                if name in self.totals:
+                    self.totals[name] += total
+                if name == "nonfinite" and total and first_bad is None:
+                    first_bad = step
+        self.steps += len(steps)
+        self._pending.clear()
+        return first_bad
+
+    def sum_of(self, name: str) -> float:
+        """Return the sum of a folded metric over the window."""
+        return self._sums.get(name, [0.0, 0.0])[0]
+
+    def means(self) -> dict[str, float]:
+        """Return sum / count of the objective's and the optimizer's metrics; those without counts are left out."""
+        return {
+            LOGGED_NAMES.get(name, name): total / count
+            for name, (total, count) in sorted(self._sums.items())
+            if count and name not in self.totals
+        }
+
+    def clear(self) -> None:
+        """Begin the next window; totals stay."""
+        self.steps = 0
+        self._sums.clear()
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return everything that was folded, for JSON; floats come back bit for bit."""
+        assert not self._pending, "fold before saving"
+        return {"steps": self.steps, "sums": self._sums, "totals": self.totals}
+
+
+def evaluation_row(sums: dict[str, tuple[float, float]]) -> dict[str, float]:
+    """Return `eval/` metrics of (sum, count) pairs over an evaluation; perplexity is taken after the mean.
+
+    `eval/loss` is the sum of the tasks' mean losses. A task without labels has no entry.
+    """
+    means = {LOGGED_NAMES.get(name, name): total / count for name, (total, count) in sorted(sums.items()) if count}
+    row = {f"eval/{name}": mean for name, mean in means.items()}
+    row["eval/loss"] = sum(mean for name, mean in means.items() if name in ("mlm_loss", "nsp_loss", "loss"))
+    if "mlm_loss" in means:
+        row["eval/mlm_perplexity"] = math.exp(min(means["mlm_loss"], 700.0))  # exp(710) is infinite
+    return row
+
+
+class MetricsFile:
+    """metrics.jsonl: one JSON object a logged step, `step` first."""
+
+    def __init__(self, workdir: epath.Path, restored_step: int, evaluate_again: bool) -> None:
+        """Open the file and cut what lies beyond the restored step, a half-written last line included.
+
+        Args:
+            workdir: the run's directory.
+            restored_step: 0 for a fresh run.
+            evaluate_again: the evaluation of the restored step is to be repeated, so its row goes too.
+        """
+        self._path = workdir / FILE
+        self._rows = [
+            row
+            for row in read_rows(self._path)
+            if row["step"] < restored_step or (row["step"] == restored_step and not (evaluate_again and is_eval(row)))
+        ]
+        temporary = workdir / f"{FILE}.tmp"
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in self._rows))
+        temporary.replace(self._path)
+        self._appends = "://" not in str(workdir)  # object stores cannot append
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append a row."""
+        if self._appends:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            return
+        self._rows.append(row)
+        self._path.write_text("".join(json.dumps(each) + "\n" for each in self._rows))
+
+
+def read_rows(path: epath.Path) -> list[dict[str, Any]]:
+    """Return the rows of a metrics.jsonl; none when there is no file, and without a half-written last line."""
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def is_eval(row: dict[str, Any]) -> bool:
+    """Return whether a row of metrics.jsonl is of an evaluation."""
+    return any(name.startswith("eval/") for name in row)
+
+
+class Reporter:
+    """Writes rows wherever they go. A writer that fails is told once and never stops the run."""
+
+    def __init__(
+        self,
+        workdir: epath.Path,
+        total_steps: int,
+        throughput: Throughput,
+        reference: ReferenceCurve | None,
+        start: Start,
+    ) -> None:
+        """Open the writers in process 0; in others nothing is written. Rows beyond the start are cut."""
+        self._total_steps, self._throughput, self._reference = total_steps, throughput, reference
+        self._progress = Progress()
+        self._writers: dict[str, Callable[[dict[str, Any]], None]] = {}
+        self._tensorboard: Any = None
+        if jax.process_index() == 0:
+            self._writers[FILE] = MetricsFile(workdir, start.step, start.evaluation_pending).write
+            self._writers["TensorBoard"] = self._write_tensorboard
+            self._open_tensorboard(workdir, start.step)
+
+    def train(self, step: int, window: MetricWindow, seconds: float) -> None:
+        """Write the row of a window that took `seconds` without evaluations and saves."""
+        means = window.means()
+        rates = self._throughput.rates(window.steps, seconds, window.sum_of("real_tokens"))
+        totals = {"train/tokens": window.totals["real_tokens"], "train/skipped_steps": window.totals["nonfinite"]}
+        row = {"step": step, **{f"train/{name}": mean for name, mean in means.items()}, **totals, **rates}
+        self._write(row)
+        self._progress.show(self._line(step, means, rates, totals["train/tokens"], seconds / window.steps))
+
+    def evaluation(self, step: int, row: dict[str, float], seconds: float) -> None:
+        """Write the row of an evaluation."""
+        self._write({"step": step, **row, "perf/evaluation_seconds": seconds})
+        values = "  ".join(f"{name.removeprefix('eval/')} {value:.4g}" for name, value in row.items())
+        self.say(f"evaluation after step {step:,}: {values}")
+
+    def say(self, text: str) -> None:
+        """Write a line for the user."""
+        self._progress.say(text)
+
+    def close(self) -> None:
+        """Flush the writers."""
+        self._progress.end()
+        if self._tensorboard is not None:
+            self._guard("TensorBoard", self._tensorboard.close)
+
+    def _line(
+        self, step: int, means: dict[str, float], rates: dict[str, float | None], tokens: float, seconds_per_step: float
+    ) -> str:
+        parts = [f"step {step:,}/{self._total_steps:,}"]
+        if "loss" in means:
+            against = self._reference.compare(tokens, means["loss"]) if self._reference else ""
+            parts.append(f"loss {means['loss']:.3f}" + (f" ({against})" if against else ""))
+        if "mlm_accuracy" in means:
+            parts.append(f"MLM accuracy {means['mlm_accuracy']:.1%}")
+        parts.append(f"{rates['perf/tokens_per_second']:,.0f} tokens/s")
+        mfu = rates["perf/mfu"]
+        parts.append("MFU –" if mfu is None else f"MFU {mfu:.1%}")
+        parts.append(f"ETA {format_seconds((self._total_steps - step) * seconds_per_step)}")
+        return "  ".join(parts)
+
+    def _write(self, row: dict[str, Any]) -> None:
+        for name, write in list(self._writers.items()):
+            self._guard(name, lambda write=write: write(row))
+
+    def _guard(self, name: str, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:  # a full disk or a broken event file must not end a week's training
+            if self._writers.pop(name, None) is not None:
+                self.say(f"warning: {name} is not written any more: {type(error).__name__}: {error}")
+
+    def _open_tensorboard(self, workdir: epath.Path, restored_step: int) -> None:
+        def open_writer() -> None:
+            self._tensorboard = tensorboardX.SummaryWriter(str(workdir), purge_step=restored_step + 1)
+
+        self._guard("TensorBoard", open_writer)
+
+    def _write_tensorboard(self, row: dict[str, Any]) -> None:
+        for name, value in row.items():
+            if name != "step" and value is not None:
+                self._tensorboard.add_scalar(name, np.float64(value), row["step"])
+
+
+class Progress:
+    """One line that is rewritten on a terminal; a line each time elsewhere. Process 0 only."""
+
+    def __init__(self) -> None:
+        """Look where stderr goes."""
+        self._silent = jax.process_index() != 0
+        self._rewrites = sys.stderr.isatty()
+        self._open = 0  # characters of the line that stands on the terminal
+
+    def show(self, line: str) -> None:
+        """Show where the run stands."""
+        if self._silent:
+            return
+        if self._rewrites:
+            sys.stderr.write("\r" + line.ljust(self._open))
+            self._open = len(line)
+        else:
+            sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+    def say(self, text: str) -> None:
+        """Write a line that stays."""
+        if self._silent:
+            return
+        self.end()
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+    def end(self) -> None:
+        """Leave the line that stands."""
+        if self._open and not self._silent:
+            sys.stderr.write("\n")
+            self._open = 0
+
+
+def format_seconds(seconds: float) -> str:
+    """Return 4:05, 1:02:03 or 2d 03:04:05."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days}d {hour:02}:{minute:02}:{second:02}"
+    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"

@@ -1,0 +1,131 @@
+"""A recorded run's loss, to hold a running one against, which answers whether that one is on track.
+
+A curve is a JSON file: `{"name", "config", "runs", "points": [[real tokens, loss, spread], …]}`. Loss is the training
+loss, the mean over a logged window; spread is the standard deviation over the recorded runs, or, for a single run, of
+its windows around their running mean. `python -m launch.record_curve` makes one of finished runs.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+OFF_TRACK_SPREADS = 4.0  # further away than this many spreads …
+OFF_TRACK_ROWS = 3  # … in so many logged rows, one after the other, is worth a warning
+NEIGHBOURS = 5  # windows over which a single run's spread is taken
+LEAST_SPREAD = 0.01  # nats; a spread of two or three runs can be 0 by chance
+
+
+class ReferenceCurve:
+    """A curve that was read, and how long the run has been off it."""
+
+    def __init__(self, name: str, points: Sequence[tuple[float, float, float]]) -> None:
+        """Take points (real tokens, loss, spread) with rising tokens."""
+        self.name = name
+        self._tokens, self._losses, self._spreads = (np.array(column) for column in zip(*points, strict=True))
+        self._rows_off = 0
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "ReferenceCurve":
+        """Read a curve.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a file without points.
+        """
+        if not Path(path).exists():
+            raise FileNotFoundError(
+                f'config.train.reference_curve {path} does not exist; use "" for none, or make it with '
+                f"`python -m launch.record_curve --run=DIR --output={path}`"
+            )
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not content.get("points"):
+            raise ValueError(f"{path} has no points; make it again with `python -m launch.record_curve`")
+        return cls(content["name"], content["points"])
+
+    def expected(self, tokens: float) -> tuple[float, float] | None:
+        """Return loss and spread after so many real tokens; None outside the recorded range."""
+        if not self._tokens[0] <= tokens <= self._tokens[-1]:
+            return None
+        return (
+            float(np.interp(tokens, self._tokens, self._losses)),
+            float(np.interp(tokens, self._tokens, self._spreads)),
+        )
+
+    def compare(self, tokens: float, loss: float) -> str:
+        """Return "reference 5.05 ± 0.04 at 1.2M tokens", with a warning once the run has left the curve."""
+        found = self.expected(tokens)
+        if found is None:
+            return ""
+        reference, spread = found
+        off = abs(loss - reference) > OFF_TRACK_SPREADS * max(spread, LEAST_SPREAD)
+        self._rows_off = self._rows_off + 1 if off else 0
+        text = f"reference {reference:.3f} ± {spread:.3f} at {format_tokens(tokens)} tokens"
+        if self._rows_off >= OFF_TRACK_ROWS:
+            text += f"; OFF TRACK by {loss - reference:+.2f}"
+        return text
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordedRun:
+    """A finished run's training rows: real tokens and loss of each."""
+
+    workdir: str
+    tokens: tuple[float, ...]
+    losses: tuple[float, ...]
+
+
+def read_run(workdir: str | os.PathLike[str]) -> RecordedRun:
+    """Read the training rows of a run's metrics.jsonl.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it has no training rows.
+    """
+    path = Path(workdir) / "metrics.jsonl"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; give the --workdir of a finished run")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    points = [(row["train/tokens"], row["train/loss"]) for row in rows if "train/loss" in row]
+    if not points:
+        raise ValueError(f"{path} has no training rows; log during the run (config.train.log_every_steps)")
+    tokens, losses = zip(*points, strict=True)
+    return RecordedRun(str(workdir), tokens, losses)
+
+
+def record(name: str, config: str, runs: Sequence[RecordedRun]) -> dict[str, Any]:
+    """Return the content of a curve file for runs of one config; the first run's rows give the tokens."""
+    first, *others = runs
+    last = min(run.tokens[-1] for run in runs)
+    points = []
+    for index, tokens in enumerate(first.tokens):
+        if tokens > last:
+            break
+        at_tokens = [first.losses[index], *(float(np.interp(tokens, run.tokens, run.losses)) for run in others)]
+        near = first.losses[max(0, index - NEIGHBOURS) : index + NEIGHBOURS + 1]
+        spread = statistics.stdev(at_tokens) if others else _residual_spread(near)
+        points.append([round(tokens), round(statistics.fmean(at_tokens), 4), round(spread, 4)])
+    return {"name": name, "config": config, "runs": len(runs), "points": points}
+
+
+def format_tokens(tokens: float) -> str:
+    """Return 950, 12.3k, 1.2M or 3.3B."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if tokens >= size:
+            return f"{tokens / size:.1f}{unit}"
+    return f"{tokens:.0f}"
+
+
+def _residual_spread(losses: Sequence[float]) -> float:
+    """Return the standard deviation around a straight line, so that falling is not counted as noise."""
+    if len(losses) < 3:
+        return 0.0
+    places = np.arange(len(losses))
+    residuals = np.asarray(losses) - np.polyval(np.polyfit(places, losses, 1), places)
+    return math.sqrt(float(np.sum(residuals**2)) / (len(losses) - 2))

@@ -1,0 +1,168 @@
+"""One training run from its parts: directory, mesh, state, compiled step, loop, and what is recorded about it."""
+
+import contextlib
+import dataclasses
+import math
+import os
+import sys
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from bert_jax.input.placement import place_batch
+from bert_jax.training import throughput
+from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.initialize import Source, initialize
+from bert_jax.training.loop import Session, Trace, TrainConfig, train
+from bert_jax.training.metrics import MetricWindow, Progress, Reporter
+from bert_jax.training.optimizers import OptimizerConfig, make_optimizer, parameter_name
+from bert_jax.training.preemption import EXIT_CODE, Preemption
+from bert_jax.training.reference_curve import ReferenceCurve
+from bert_jax.training.state import Batch, Objective, TrainState, abstract_state, make_hyper
+from bert_jax.training.step import TrainStep, compile_train_step, make_train_step
+from bert_jax.training.workdir import Workdir, describe_environment, run_fingerprint
+
+HostBatches = Generator[dict[str, np.ndarray], None, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """What belongs to a start of a run and not to its config; command-line flags.
+
+    Attributes:
+        profile_steps: `FIRST:LAST`, the steps to trace; "" = none.
+        peak_flops_per_device: FLOP/s to take MFU against, for devices without a known peak; 0 = the table's.
+    """
+
+    profile_steps: str = ""
+    peak_flops_per_device: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What one run trains. Whoever makes one has checked its data at the door.
+
+    Attributes:
+        config: resolved; goes to config.json.
+        objective: to optimize.
+        optim: how.
+        train: how long and how often.
+        eval_every_steps: 0 = only after the last step.
+        batch_size: global rows a step.
+        seed: of parameters, dropout and data.
+        init_from: address of a checkpoint, "" for none.
+        may_miss: see `initialize.Source`.
+        mesh: the devices.
+        batches: from a step on, this process' rows of every batch.
+        evaluate: parameters → the `eval/` row.
+        row: FLOPs and tokens of a row.
+        tokenizer: directory to copy into the workdir; None = there is none.
+        facts: more for run.json.
+    """
+
+    config: Any
+    objective: Objective
+    optim: OptimizerConfig
+    train: TrainConfig
+    eval_every_steps: int
+    batch_size: int
+    seed: int
+    init_from: str
+    may_miss: tuple[str, ...]
+    mesh: Mesh
+    batches: Callable[[int], HostBatches]
+    evaluate: Callable[[Any], dict[str, float]]
+    row: throughput.RowFlops
+    tokenizer: Path | None = None
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = None) -> int:
+    """Train a job in a directory, from where that directory stands, and return the process' exit code.
+
+    Returns:
+        0 when the last step was done, `preemption.EXIT_CODE` when the run was asked to stop and has saved.
+
+    Raises:
+        ValueError: the directory holds another run, or the job does not fit.
+        WorkdirInUseError: another run is writing there.
+        CheckpointError: checkpoints cannot be written or read.
+        NonFiniteError: the loss or a gradient was not finite.
+    """
+    options = options or RunOptions()
+    trace = Trace.parse(options.profile_steps, Path(path) / "profile")
+    curve = ReferenceCurve.load(job.train.reference_curve) if job.train.reference_curve else None
+    with contextlib.closing(Workdir(path)) as workdir:
+        changed = workdir.adopt_config(job.config)
+        if job.tokenizer is not None:
+            workdir.copy_tokenizer(job.tokenizer)
+        with contextlib.closing(Checkpoints(workdir.path, job.train.keep_checkpoints)) as checkpoints:
+            optimizer, notes = make_optimizer(job.optim), list[str]()
+            abstract = abstract_state(job.objective, optimizer, job.batch_size, job.mesh, notes)
+            source = Source(job.init_from, job.may_miss, job.seed, run_fingerprint(job.config))
+            start = initialize(job.objective, optimizer, abstract, checkpoints, source, job.mesh)
+            changes = [f"config.{name} was {old!r}, is now {new!r}" for name, (old, new) in changed.items()]
+            for line in (f"{workdir.path}: {start.description}", *changes, *dict.fromkeys(notes)):
+                Progress().say(line)
+            peak = throughput.peak_flops(jax.devices()[0].device_kind, options.peak_flops_per_device)
+            rates = throughput.Throughput(job.row, job.batch_size, peak and peak * job.mesh.size)
+            workdir.write_json("run.json", describe(job, abstract, rates))
+            session = Session(
+                evaluate=lambda state: job.evaluate(state.params),
+                eval_every_steps=job.eval_every_steps,
+                checkpoints=checkpoints,
+                fingerprint=source.fingerprint,
+                reporter=Reporter(workdir.path, job.train.num_steps, rates, curve, start),
+                mesh=job.mesh,
+                first_step=start.step,
+                window=MetricWindow(start.meta.get("window")),
+                evaluation_pending=start.evaluation_pending,
+                trace=trace,
+            )
+            step = make_train_step(job.objective, optimizer, job.train.microbatches, job.train.on_nonfinite)
+            return _train(job, start.state, compile_train_step(step, abstract, job.mesh), session)
+
+
+def describe(job: Job, abstract: TrainState, rates: throughput.Throughput) -> dict[str, Any]:
+    """Return what run.json says."""
+    sizes = {
+        parameter_name(path): math.prod(leaf.shape)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(abstract.params)
+    }
+    return {
+        "parameters": {
+            "total": sum(sizes.values()),
+            "embedding": sum(size for name, size in sizes.items() if name.split("/")[0] == "embeddings"),
+        },
+        "flops_per_token": rates.row.per_token,
+        "flops_formula": throughput.FORMULA,
+        "tokens_per_row": rates.row.tokens,
+        "batch_size": rates.batch_size,
+        "peak_flops": rates.peak,
+        "mesh": dict(job.mesh.shape),
+        **describe_environment(),
+        "command": sys.argv,
+        **job.facts,
+    }
+
+
+def _train(job: Job, state: TrainState, step: TrainStep, session: Session) -> int:
+    if session.first_step >= job.train.num_steps and not session.evaluation_pending:
+        done = f"{session.first_step:,} of {job.train.num_steps:,} steps are done"
+        session.reporter.say(f"the run is complete: {done}; raise config.train.num_steps to go on")
+        return 0
+    hyper = make_hyper(job.optim, job.train.num_steps, job.seed, job.mesh)
+    with contextlib.closing(job.batches(session.first_step)) as host_batches, Preemption() as preemption:
+        session.interrupted = preemption.requested
+        placed: Iterator[Batch] = (place_batch(batch, job.mesh) for batch in host_batches)
+        try:
+            _, complete = train(state, step, placed, hyper, job.train, session)
+        finally:
+            session.reporter.close()
+    if not complete:
+        session.reporter.say("stopped and saved; the same command resumes the run")
+    return 0 if complete else EXIT_CODE

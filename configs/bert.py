@@ -1,0 +1,204 @@
+"""BERT pretraining: masked words and next sentences, in two phases, 128 tokens a row and then 512.
+
+Run:      python -m launch.pretrain --config=configs/bert.py:size=demo --workdir=runs/demo
+          python -m launch.pretrain --config=configs/bert.py:size=base,phase=1 --workdir=runs/base-1
+          python -m launch.pretrain --config=configs/bert.py:size=base,phase=2 --workdir=runs/base-2 \
+              --config.init_from=run:runs/base-1
+Hardware: demo and preset=laptop: 2 CPU cores; preset=one_gpu: one GPU of 80 GB; preset=paper: 16 TPU v3 chips or more
+Time:     demo see Expect; base and large: not measured yet (the paper: 4 days on 16 and 64 TPU chips)
+Expect:   demo: held-out MLM accuracy at least 15 points above always guessing the most frequent token
+          base, large: not measured yet (the paper gives perplexities 3.99 and 3.23, in Table 6)
+Source:   Devlin et al. 2019 A.2; google-research/bert README, "Pre-training with BERT"
+
+Recipes:
+  paper  Post-LN, erf GELU, Adam without bias correction, decay by name, dropout 0.1 everywhere, one pair a row.
+  fast   What one would run today: no attention dropout (so that fused attention applies), packed rows, bfloat16,
+         corrected AdamW, vocabulary padded to a multiple of 128.
+The corpus is data/wiki_books (configs/corpus.py:name=wiki_books; with sets=nsp-128-packed+nsp-512-packed for
+recipe=fast) unless --config.data.corpus says otherwise. Both phases read the same corpus and so the same vocabulary.
+
+Phases: the paper trains one schedule of 1,000,000 steps, 90 % of it at 128 tokens. Here each phase is a run with its
+own warm-up and decay, as in the released code, so that phase 2 can be repeated, or begin from any checkpoint:
+--config.init_from=run:DIR@STEP takes its parameters only.
+
+Large batches: optimizer=lamb has the batches, rates and steps of You et al. 2020 for BERT-Large (65,536 rows in
+phase 1, 32,768 in phase 2; 8,599 steps instead of 1,000,000). On few devices add --config.train.microbatches.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from bert_jax.config import choose, parse_arg
+from bert_jax.models.bert import VOCAB_SIZES, named_size
+
+RECIPES = ("paper", "fast")
+PRESETS = ("paper", "one_gpu", "laptop", "smoke")
+OPTIMIZERS = ("adamw_bert", "adamw", "lamb")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Return the config of a pretraining run; see the head of this file."""
+    options: Any = parse_arg(
+        arg,
+        size="base",  # demo, or a name of bert_jax.models.bert.NAMED_SIZES: base, large, mini, L2-H128, 3-768-12 …
+        phase=1,  # 1: 128 tokens a row; 2: 512, begun from a run of phase 1
+        recipe="paper",  # of RECIPES
+        vocab="corpus",  # corpus: its tokenizer's; uncased, cased: the released sizes, which the corpus must have
+        preset="paper",  # of PRESETS: how long, and on what
+        optimizer="",  # of OPTIMIZERS; empty: adamw_bert, and adamw for recipe=fast
+    )
+    choose("recipe", options.recipe, RECIPES)
+    choose("preset", options.preset, PRESETS)
+    choose("phase", str(options.phase), ("1", "2"))
+    choose("vocab", options.vocab, ("corpus", *VOCAB_SIZES))
+    options.optimizer = options.optimizer or ("adamw" if options.recipe == "fast" else "adamw_bert")
+    choose("optimizer", options.optimizer, OPTIMIZERS)
+    config: Any = _paper(options)
+    if options.recipe == "fast":
+        _make_fast(config)
+    if options.optimizer == "lamb":
+        _make_large_batch(config, options.phase)
+    if options.size == "demo":
+        _make_demo(config)
+    {"paper": lambda _: None, "one_gpu": _fit_one_gpu, "laptop": _fit_laptop, "smoke": _make_smoke}[options.preset](
+        config
+    )
+    return config
+
+
+def sweep(add: Callable[..., None]) -> None:
+    """Add one run a size of BERT's Table 6, the effect of model size."""
+    for size in ("3-768-12", "6-768-3", "6-768-12", "12-768-12", "12-1024-16", "24-1024-16"):
+        add(**{f"model.{name}": value for name, value in named_size(size).items()})
+
+
+def _paper(options: Any) -> ConfigDict:
+    length = 128 if options.phase == 1 else 512
+    return ConfigDict(
+        {
+            "seed": 0,  # of parameters, data order, masks and dropout
+            "init_from": "",  # address run:DIR[@step|@best] to take parameters from; phase 2 needs a run of phase 1
+            "model": {
+                **named_size("L2-H128" if options.size == "demo" else options.size),  # bert_config.json's names
+                "vocab_size": VOCAB_SIZES.get(options.vocab, 0),  # word pieces; 0: the corpus tokenizer's
+                "hidden_act": "gelu",  # gelu: erf, as first released; gelu_tanh: since bee6030 (February 2019)
+                "hidden_dropout_prob": 0.1,  # A.2
+                "attention_probs_dropout_prob": 0.1,  # A.2
+                "dtype": "float32",  # of the computation; parameters are float32 always
+                "attention": "xla",  # or cudnn, which has no attention dropout
+                "remat": "none",  # or dots, full: recompute in the backward pass to save memory
+                "scan_unroll": 1,  # layers a loop iteration; compile time grows with it
+                "vocab_size_multiple": 1,  # the embedding table is padded to it
+            },
+            "objective": {
+                "next_sentence": True,  # false: masked words alone; the corpus may then be pairs=none
+            },
+            "data": {
+                "corpus": "data/wiki_books",  # directory that launch.prepare made
+                "instances": f"nsp-{length}",  # instance set in it
+                "batch_size": 256,  # global rows a step; A.2
+                "num_threads": 2,  # that prefetch, a process
+                "prefetch_batches": 8,  # made ahead
+            },
+            "masking": {
+                "unit": "token",  # or word (whole words), ngram
+                "masked_fraction": 0.15,  # of a row's tokens; §3.1
+                "mask_token_fraction": 0.8,  # of the chosen: [MASK]; §3.1
+                "random_token_fraction": 0.1,  # of the chosen: a random token; §3.1
+                "max_predictions_per_row": 20 if length == 128 else 77,  # README: about masked_fraction × length
+                "max_ngram_words": 3,  # of unit ngram
+            },
+            "optim": {
+                "name": options.optimizer,  # of OPTIMIZERS
+                "peak_learning_rate": 1e-4,  # A.2
+                "warmup_steps": 10_000,  # A.2
+                "weight_decay": 0.01,  # A.2; not on LayerNorm and biases
+                "beta1": 0.9,  # A.2
+                "beta2": 0.999,  # A.2
+                "epsilon": 1e-6,  # optimization.py
+                "clip_norm": 1.0,  # global gradient norm; optimization.py
+            },
+            "train": {
+                "num_steps": 900_000 if options.phase == 1 else 100_000,  # updates; A.2: 90 % at 128 tokens
+                "microbatches": 1,  # parts a batch is computed in, one after the other
+                "log_every_steps": 100,  # updates a row of metrics.jsonl
+                "save_every_steps": 5_000,  # updates
+                "keep_checkpoints": 3,  # newest; the best by evaluation loss is kept besides
+                "on_nonfinite": "stop",  # or skip: leave out updates with a loss or gradient that is not finite
+                "reference_curve": "",  # file of configs/curves to show beside the loss; empty: none
+            },
+            "eval": {
+                "every_steps": 10_000,  # updates; 0: after the last one only
+                "max_rows": 10_000,  # of the validation split; 0: all
+                "batch_size": 256,  # global rows
+            },
+            "mesh": {
+                "data": -1,  # copies of the parameters; -1: the devices that are left
+                "fsdp": 1,  # parts of parameters and optimizer state
+                "tensor": 1,  # parts of every layer
+            },
+        },
+        convert_dict=True,
+    )
+
+
+def _make_fast(config: Any) -> None:
+    config.model.attention_probs_dropout_prob = 0.0  # fused attention has none
+    config.model.dtype = "bfloat16"
+    config.model.vocab_size_multiple = 128  # the width of a TPU's matrix unit
+    config.data.instances += "-packed"
+    config.optim.peak_learning_rate = 2e-4  # not tuned yet
+    config.optim.beta2 = 0.98  # RoBERTa (Liu et al. 2019 §3.1), for large batches
+
+
+def _make_large_batch(config: Any, phase: int) -> None:
+    # You et al. 2020, Table 1 and Appendix: mixed batches of BERT-Large; warm-up from the ratios that they give.
+    config.data.batch_size = 65_536 if phase == 1 else 32_768
+    config.train.num_steps = 7_037 if phase == 1 else 1_562
+    config.optim.peak_learning_rate = 6e-3 if phase == 1 else 4e-3
+    config.optim.warmup_steps = 2_000 if phase == 1 else 200
+    config.train.log_every_steps = 10
+    config.train.save_every_steps = config.eval.every_steps = 200
+
+
+def _make_demo(config: Any) -> None:
+    config.data.corpus = "data/python_docs"
+    config.data.batch_size = 32
+    config.model.hidden_dropout_prob = config.model.attention_probs_dropout_prob = 0.0  # too short a run to overfit
+    config.optim.name = "adamw"
+    config.optim.peak_learning_rate = 2e-3
+    config.optim.warmup_steps = 100
+    config.train.num_steps = 1_500
+    config.train.log_every_steps = 20
+    config.train.save_every_steps = 500
+    config.eval.every_steps = 500
+    config.eval.batch_size = 32
+    config.eval.max_rows = 0
+
+
+def _fit_one_gpu(config: Any) -> None:
+    config.model.dtype = "bfloat16"
+    config.train.num_steps //= 4  # about a quarter of the paper's updates
+    config.optim.warmup_steps //= 4
+    config.train.microbatches = 1 if config.model.num_hidden_layers <= 12 else 4
+
+
+def _fit_laptop(config: Any) -> None:
+    config.data.batch_size = config.eval.batch_size = 32
+    config.optim.peak_learning_rate = 5e-4  # not tuned yet
+    config.optim.warmup_steps = 500
+    config.train.num_steps = 10_000
+    config.train.log_every_steps = 20
+    config.train.save_every_steps = config.eval.every_steps = 500
+    config.eval.max_rows = 1_000
+
+
+def _make_smoke(config: Any) -> None:
+    config.data.batch_size = config.eval.batch_size = 8
+    config.optim.warmup_steps = 5
+    config.train.num_steps = 20
+    config.train.log_every_steps = 5
+    config.train.save_every_steps = config.eval.every_steps = 10
+    config.eval.max_rows = 64

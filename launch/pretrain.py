@@ -1,0 +1,52 @@
+"""Pretrain BERT: `python -m launch.pretrain --config=configs/bert.py:size=base,phase=1 --workdir=runs/base-1`.
+
+The same command resumes an interrupted run. Exit codes: 0 done, 75 asked to stop and saved, 1 an error.
+"""
+
+import sys
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from bert_jax.training import pretraining, workdir
+from bert_jax.training.checkpoint import CheckpointError
+from bert_jax.training.metrics import NonFiniteError
+from bert_jax.training.run import RunOptions, run
+from bert_jax.training.workdir import WorkdirInUseError
+
+CONFIG = config_flags.DEFINE_config_file("config", "configs/bert.py", "What to train: FILE.py:arg=value,…")
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory; default runs/<config>-<args>-<overrides>.")
+PROFILE_STEPS = flags.DEFINE_string("profile_steps", "", "FIRST:LAST: trace these steps into <workdir>/profile.")
+PEAK_FLOPS = flags.DEFINE_float("peak_flops_per_device", 0.0, "FLOP/s to take MFU against; 0 = the device table's.")
+COORDINATOR = flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0, for several processes.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes in all, with --coordinator_address.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process' number from 0, with --coordinator_address.")
+MULTIHOST = flags.DEFINE_bool("multihost", False, "Several hosts that JAX finds by itself: TPU pod slices, SLURM.")
+
+
+def main(argv: list[str]) -> int:
+    """Run the command line."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}; config values are set by --config.key=value")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # orbax tells each of its steps
+    try:
+        if COORDINATOR.value or MULTIHOST.value:
+            jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+        holder = flags.FLAGS["config"]
+        path = WORKDIR.value or workdir.default_path(
+            config_flags.get_config_filename(holder).partition(":")[0],
+            config_flags.get_config_filename(holder).partition(":")[2],
+            config_flags.get_override_values(holder),
+        )
+        job = pretraining.make_job(pretraining.build_config(CONFIG.value))
+        return run(job, path, RunOptions(PROFILE_STEPS.value, PEAK_FLOPS.value))
+    except (ValueError, FileNotFoundError, WorkdirInUseError, NonFiniteError, CheckpointError) as error:
+        logging.info("traceback", exc_info=True)  # --verbosity=0 shows where it came from
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    app.run(main)
