@@ -11,9 +11,9 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import meta
 from jaxtyping import Array, Float, UInt32
 
 from bert_jax.models.bert import BertConfig
@@ -45,7 +45,7 @@ class MaskedLmObjective:
 
     def init(self, seed: int) -> Any:
         """Return new parameters, a tree of plain float32 arrays."""
-        return nn.meta.unbox(self._init_boxed(seed))
+        return meta.unbox(self._init_boxed(seed))
 
     def abstract_params(self) -> Any:
         """Return the parameters' shapes, boxed with their logical axis names; allocates nothing."""
