@@ -16,6 +16,7 @@ from bert_jax.corpus.records import MAX_SEQUENCES_PER_ROW, NO_LABEL, RecordForma
 from bert_jax.corpus.vocabulary import TokenizedDocuments
 
 SHORT_SEQUENCE_PROBABILITY = 0.1  # create_pretraining_data.py: --short_seq_prob
+_BLOCK_ROWS = 1024  # rows gathered at once: their arrays stay in the processor's cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +125,10 @@ class Sequences:
         has_b = self.b_end > self.b_begin
         return self.a_end - self.a_begin + self.b_end - self.b_begin + 2 + has_b
 
+    def take(self, chosen: np.ndarray) -> "Sequences":
+        """Return the chosen sequences."""
+        return Sequences(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
+
 
 @dataclasses.dataclass(frozen=True)
 class Places:
@@ -159,56 +164,60 @@ def lay_out(
     A `##` piece behind a special token (its word's start was cut off, or is in another row) starts a word here: it
     has nothing to be joined to. Padding is `special_ids["pad"]` in input_ids and 0 elsewhere.
     """
-    length = config.sequence_length
+    shape = (places.num_rows, config.sequence_length)
     slots = config.record_format(1).max_sequences_per_row
-    size = places.num_rows * length
+    rows = Rows(
+        input_ids=np.empty(shape, np.int32),
+        segment_ids=np.empty(shape, np.int32),
+        word_starts=np.empty(shape, bool),
+        sequence_ids=np.empty(shape, np.int32),
+        sequence_starts=np.zeros((places.num_rows, slots), np.int32),
+        next_sentence_labels=np.full((places.num_rows, slots), NO_LABEL, np.int32),
+    )
+    rows.sequence_starts[places.row, places.number] = places.column
+    rows.next_sentence_labels[places.row, places.number] = sequences.labels
+    specials = [special_ids["cls"] << 1 | 1, special_ids["sep"] << 1 | 1]
+    padding = np.full(config.sequence_length, special_ids["pad"] << 1, np.int32)
+    tokens = np.concatenate([documents.input_ids << 1 | documents.word_starts, np.array(specials, np.int32), padding])
+    order = np.argsort(places.row * config.sequence_length + places.column)
+    row_of = places.row[order]
+    for begin in range(0, places.num_rows, _BLOCK_ROWS):
+        end = min(begin + _BLOCK_ROWS, places.num_rows)
+        chosen = order[slice(*np.searchsorted(row_of, (begin, end)))]
+        first = (places.row[chosen] - begin) * config.sequence_length + places.column[chosen]
+        numbers = places.number[chosen] + 1
+        _fill_rows(rows, slice(begin, end), tokens, sequences.take(chosen), first, numbers)
+    return rows
+
+
+def _fill_rows(
+    rows: Rows, block: slice, tokens: np.ndarray, sequences: Sequences, first: np.ndarray, numbers: np.ndarray
+) -> None:
+    """Fill a block of rows, whose sequences come in order, each from index `first` of the rows laid end to end.
+
+    The rows are a chain of spans: [CLS], A, [SEP], B, [SEP], padding, [CLS], …. Every span is copied from `tokens`
+    (twice the id, plus one where a word starts), which ends in [CLS], [SEP] and a row of padding.
+    """
+    shape = rows.input_ids[block].shape
     a_length, b_length = sequences.a_end - sequences.a_begin, sequences.b_end - sequences.b_begin
-    first = places.row * length + places.column  # [CLS], as an index into all rows laid end to end
-    a_first, separator = first + 1, first + 1 + a_length
-    b_first, end = separator + 1, first + sequences.lengths
-    paired = b_length > 0
-
-    input_ids = np.full(size, special_ids["pad"], np.int32)
-    word_starts = np.zeros(size, bool)
-    target, source = _span_indices(
-        np.stack([a_first, b_first], 1).ravel(),
-        np.stack([sequences.a_begin, sequences.b_begin], 1).ravel(),
-        np.stack([a_length, b_length], 1).ravel(),
-    )
-    input_ids[target] = documents.input_ids[source]
-    word_starts[target] = documents.word_starts[source]
-    input_ids[first] = special_ids["cls"]
-    input_ids[separator] = special_ids["sep"]
-    input_ids[end - 1] = special_ids["sep"]
-    for special_or_first in (first, a_first, separator, b_first[paired], end - 1):
-        word_starts[special_or_first] = True
-
-    # Values that hold from one position to another: a step up where they begin, a step down where they end.
-    segment_steps, sequence_steps = np.zeros(size + 1, np.int8), np.zeros(size + 1, np.int8)
-    segment_steps[b_first[paired]] += 1
-    segment_steps[end[paired]] -= 1
-    number = (places.number + 1).astype(np.int8)
-    sequence_steps[first] += number
-    sequence_steps[end] -= number
-
-    starts = np.zeros((places.num_rows, slots), np.int32)
-    labels = np.full((places.num_rows, slots), NO_LABEL, np.int32)
-    starts[places.row, places.number] = places.column
-    labels[places.row, places.number] = sequences.labels
-    shape = (places.num_rows, length)
-    return Rows(
-        input_ids=input_ids.reshape(shape),
-        segment_ids=np.cumsum(segment_steps[:size], dtype=np.int32).reshape(shape),
-        word_starts=word_starts.reshape(shape),
-        sequence_ids=np.cumsum(sequence_steps[:size], dtype=np.int32).reshape(shape),
-        sequence_starts=starts,
-        next_sentence_labels=labels,
-    )
-
-
-def _span_indices(target: np.ndarray, source: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the index of every token of the spans, in the target and in the source."""
-    ends = np.cumsum(lengths)
-    index = np.arange(ends[-1] if len(ends) else 0)
-    before = ends - lengths
-    return index + np.repeat(target - before, lengths), index + np.repeat(source - before, lengths)
+    paired = (b_length > 0).astype(np.int64)
+    one = np.ones_like(first)
+    gaps = np.append(first[1:], shape[0] * shape[1]) - first - sequences.lengths
+    lengths = np.stack([one, a_length, one, b_length, paired, gaps], 1).ravel()
+    pad = len(tokens) - shape[1]
+    cls, sep = one * (pad - 2), one * (pad - 1)
+    sources = np.stack([cls, sequences.a_begin, sep, sequences.b_begin, sep, one * pad], 1).ravel()
+    index = np.repeat(sources - np.cumsum(lengths) + lengths, lengths)
+    index += np.arange(len(index))
+    chain = tokens[index]
+    # What follows a special token starts a word.
+    chain[first + 1] |= 1
+    chain[(first + a_length + 2)[b_length > 0]] |= 1
+    rows.input_ids[block] = (chain >> 1).reshape(shape)
+    rows.word_starts[block] = (chain & 1).astype(bool).reshape(shape)
+    a_part, b_part = 2 + a_length, b_length + paired
+    of_sequence = np.stack([a_part, b_part, gaps], 1).ravel()
+    segments = np.tile(np.array([0, 1, 0], np.int32), len(first))
+    number = np.stack([numbers, numbers, 0 * numbers], 1).ravel().astype(np.int32)
+    rows.segment_ids[block] = np.repeat(segments, of_sequence).reshape(shape)
+    rows.sequence_ids[block] = np.repeat(number, of_sequence).reshape(shape)

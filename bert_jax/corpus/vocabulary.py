@@ -27,8 +27,9 @@ SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]"
 
 _MAX_CACHED_WORDS = 1 << 19  # whole words; about 100 MB with their pieces, a warm cache again after 40 MB of English
 _MAX_CACHED_CHARACTERS = 1 << 24  # so that texts without spaces (long "words") stay bounded as well
-_CHUNK_CHARACTERS = 1 << 21  # of text split at once: its words are some 50 times as large in memory
+_CHUNK_CHARACTERS = 1 << 17  # of text split at once: its words stay in the processor's cache until they are looked up
 
+_FREQUENT_MARKS = tuple((mark, f" {mark} ") for mark in '.,"()')
 _ASCII_PARTS = re.compile(r"[0-9A-Za-z]+|[!-/:-@\[-`{-~]")
 # tokenization.py's _is_chinese_char: ideographs, neither Hangul nor kana.
 _IDEOGRAPH = re.compile(
@@ -269,26 +270,47 @@ class WordPiece:
 
     def match_pieces(self, part: str) -> list[int]:
         """Return the ids of one word: the greedy longest match from the left, or [UNK]."""
+        whole = self._id_of.get(part)
+        if whole is not None and len(part) <= self.settings.max_input_chars_per_word:
+            return [whole]
         try:
             return [piece.id for piece in self._greedy.tokenize(part)]
         except UnicodeEncodeError:  # a lone surrogate: in no vocabulary
             return [self.special_ids["unk"]]
 
-    def split_words(self, texts: Sequence[str]) -> list[list[str]]:
-        """Split texts at whitespace (and around ideographs), so that each word can be encoded by itself."""
+    def split_words(self, texts: Sequence[str]) -> tuple[list[str], list[int]]:
+        """Split texts into words that can be encoded each by itself.
+
+        Words end at whitespace, around ideographs, and in ASCII text around the most frequent punctuation marks (the
+        fewer different words, the more often the cache has them).
+
+        Returns:
+            The words of all texts, and for every text how many words there are up to its end.
+        """
         joined = "\n".join(texts)
         if any(character in joined for character in _DROPPED_SPACES):
             texts = [text.translate(_DROP_SPACES) for text in texts]
-        if self.settings.tokenize_chinese_chars and not joined.isascii():
-            texts = [text if text.isascii() else _IDEOGRAPH.sub(r" \g<0> ", text) for text in texts]
-        return [text.split() for text in texts]
+        lower, ideographs = self.settings.do_lower_case, self.settings.tokenize_chinese_chars
+        words: list[str] = []
+        ends: list[int] = []
+        for text in texts:
+            if text.isascii():
+                if lower:
+                    text = text.lower()
+                for mark, spaced in _FREQUENT_MARKS:
+                    text = text.replace(mark, spaced)
+            elif ideographs:
+                text = _IDEOGRAPH.sub(r" \g<0> ", text)
+            words += text.split()
+            ends.append(len(words))
+        return words, ends
 
     def _encode_sentences(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return int32 ids of all texts, and int64 [texts + 1] offsets into them."""
         parts: list[np.ndarray] = []
         lengths: list[np.ndarray] = []
         for chunk in _chunks(texts, _CHUNK_CHARACTERS):
-            ids, counts = self._cache.encode(self.split_words(chunk))
+            ids, counts = self._cache.encode(*self.split_words(chunk))
             parts.append(ids)
             lengths.append(counts)
         empty = np.zeros(0, np.int32)
@@ -306,36 +328,36 @@ class _WordCache(dict[str, int]):
 
     def _reset(self) -> None:
         self.clear()
-        self._parts: dict[str, list[int]] = {}  # the same for words without their punctuation
         self._pieces, self._offsets = array("i"), array("q", [0])
         self._characters = 0
 
     def __missing__(self, word: str) -> int:
-        for part in self._wordpiece.split_word(word):
-            ids = self._parts.get(part)
-            if ids is None:
-                ids = self._parts[part] = self._wordpiece.match_pieces(part)
-                self._characters += len(part)
-            self._pieces.extend(ids)
-        number = self[word] = len(self._offsets) - 1
-        self._offsets.append(len(self._pieces))
+        wordpiece, pieces, offsets = self._wordpiece, self._pieces, self._offsets
+        ids: list[int] = []
+        for part in [word] if word.isalnum() and word.islower() and word.isascii() else wordpiece.split_word(word):
+            if part != word and part.isascii():  # a word by itself, shared by all that hold it
+                number = self[part]
+                ids += pieces[offsets[number] : offsets[number + 1]]
+            else:
+                ids += wordpiece.match_pieces(part)
+        pieces.extend(ids)
+        number = self[word] = len(offsets) - 1
+        offsets.append(len(pieces))
         self._characters += len(word)
         return number
 
-    def encode(self, sentences: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ids of all sentences, int32, and each sentence's number of tokens, int64."""
+    def encode(self, words: list[str], ends: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids of the words, int32, and the number of tokens up to each end from the one before, int64."""
         if len(self) > _MAX_CACHED_WORDS or self._characters > _MAX_CACHED_CHARACTERS:
             self._reset()  # frequent words are back at once; keeping them would take counting all words
-        sentence_ends = np.cumsum([0, *map(len, sentences)])
-        words = chain.from_iterable(sentences)
-        numbers = np.fromiter(map(self.__getitem__, words), np.int64, sentence_ends[-1])
+        numbers = np.fromiter(map(self.__getitem__, words), np.int64, len(words))
         offsets, pieces = np.frombuffer(self._offsets, np.int64), np.frombuffer(self._pieces or b"", np.int32)
         begins = offsets[numbers]
         lengths = offsets[numbers + 1] - begins
         word_ends = np.concatenate([[0], np.cumsum(lengths)])
         gather = np.repeat(begins - word_ends[:-1], lengths)
         gather += np.arange(word_ends[-1])
-        return pieces[gather], np.diff(word_ends[sentence_ends])
+        return pieces[gather], np.diff(word_ends[ends], prepend=0)
 
 
 def _read_vocab(path: Path) -> list[str]:

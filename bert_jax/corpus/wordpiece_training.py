@@ -85,8 +85,7 @@ def _count_words(texts: Iterable[str], splitter: WordPiece) -> dict[str, int]:
                 del counts[word]
 
     for text in texts:
-        for words in splitter.split_words([text]):
-            raw.update(words)
+        raw.update(splitter.split_words([text])[0])
         if len(raw) > _MAX_COUNTED_WORDS:
             settle()
     settle()
