@@ -51,7 +51,7 @@ def get_config(arg: str = "") -> ConfigDict:
         vocab_size=0,  # pieces of a trained vocabulary; 0: the corpus' default
         cased=False,  # keep capitals and accents, in a trained vocabulary
         sets="",  # instance sets, PAIRS-LENGTH[-packed] with + between them; empty: the corpus' default
-        buckets=0,  # shards a split; 0: the corpus' default
+        buckets=0,  # shards a split; 0: the corpus' default, which for name=text goes by the size of the files
         whole_word=False,  # name=google: --do_whole_word_mask
         duplicates=0,  # passes over the corpus with other pairs; 0: 1, and 10 for name=google (--dupe_factor)
         on_error="stop",  # or skip: go on after a corrupt input, and count it
@@ -70,7 +70,7 @@ def _python_docs(options: Any) -> dict[str, Any]:
 
 def _text(options: Any) -> dict[str, Any]:
     sources = [source(options.kind, options.path)]
-    return _corpus(options, sources, default_sets="nsp-128", vocab_size=30_522, buckets=16)
+    return _corpus(options, sources, default_sets="nsp-128", vocab_size=30_522, buckets=0)
 
 
 def _wiki_books(options: Any) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _corpus(
             "do_lower_case": False if options.cased else None,
             "sample_megabytes": 200.0,  # of text that a vocabulary is trained on
         },
-        "num_buckets": options.buckets or buckets,  # units of work, and shards a split
+        "num_buckets": options.buckets or buckets,  # units of work, and shards a split; 0: by the inputs' size
         "validation_fraction": 0.01,  # of the documents
         "seed": 0,  # of pairs, packing and order
         "on_error": options.on_error,  # or "skip"

@@ -60,11 +60,12 @@ def summary(prepared: Prepared, directory: Path) -> str:
         for split, counts in instance.counts.items():
             numbers = "".join(f"{counts[key]:14,}" for key in ("rows", "sequences", "real_tokens", "documents"))
             lines.append(f"{instance.name:18} {split:10} {numbers}{len(instance.splits[split]):8}")
+    memory = f"peak memory {prepared.peak_memory_bytes / 1e6:,.0f} MB"
     rate = prepared.megabytes / prepared.seconds
-    lines.append(
-        f"\n{prepared.megabytes:.1f} MB of text in {prepared.seconds:.1f} s: {rate:.2f} MB/s with {prepared.processes} "
-        f"processes, {rate / prepared.processes:.2f} a process; peak memory {prepared.peak_memory_bytes / 1e6:,.0f} MB"
-    )
+    how = f"{rate:.2f} MB/s with {prepared.processes} processes, {rate / prepared.processes:.2f} a process"
+    if prepared.continued:
+        how = "continued what an earlier run began"
+    lines.append(f"\n{prepared.megabytes:.1f} MB of text in {prepared.seconds:.1f} s: {how}; {memory}")
     lines.append(f"corpus in {directory}")
     return "\n".join(lines)
 

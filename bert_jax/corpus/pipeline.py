@@ -6,27 +6,33 @@ A run that stopped anywhere, even by `kill -9`, is continued by the same call. A
 config is refused with the difference, save that instance sets can be added and `on_error` changed.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bert_jax.config import choose, differences, fingerprint, to_plain
+from bert_jax.config import build, choose, differences, fingerprint, to_plain
 from bert_jax.corpus.buckets import DocumentsConfig, bucket_file, prepare_documents, read_bucket, write_json
 from bert_jax.corpus.documents import SourceConfig
 from bert_jax.corpus.instances import InstanceConfig
 from bert_jax.corpus.progress import Progress
 from bert_jax.corpus.records import InstanceManifest
 from bert_jax.corpus.shards import ShardsConfig, prepare_instances
-from bert_jax.corpus.sources import KINDS
+from bert_jax.corpus.sources import KINDS, list_inputs
 from bert_jax.corpus.vocabulary import TokenStatistics, WordPiece
 from bert_jax.corpus.wordpiece_training import train_wordpiece
 from bert_jax.corpus.workers import Workers
 
 SCHEMA_VERSION = 1
+BUCKET_BYTES = 16 << 20
+COMPRESSION = {".gz": 3, ".bz2": 4, ".parquet": 2}  # bytes of text a byte of file, roughly
+UNKNOWN_BYTES = 4 << 30
 STATISTICS_BYTES = 4_000_000  # of text from which [UNK] rate and pieces per word are measured
 
 
@@ -55,7 +61,7 @@ class CorpusConfig:
         sources: what it is made of, in order.
         instances: the instance sets.
         tokenizer: given or trained.
-        num_buckets: shards a split; see DocumentsConfig.
+        num_buckets: shards a split, see DocumentsConfig; 0 takes one for about 16 MB of text, by the inputs' size.
         validation_fraction: share of the documents held out, 0 to below 1.
         seed: of all random choices.
         on_error: "stop" or "skip".
@@ -76,8 +82,8 @@ class CorpusConfig:
             raise ValueError("a corpus takes one source or more and one instance set or more; got none")
         for source in self.sources:
             choose("source kind", source.kind, KINDS)
-        if not 1 <= self.num_buckets <= 99_999:
-            raise ValueError(f"num_buckets is {self.num_buckets}; it takes 1 to 99999")
+        if not 0 <= self.num_buckets <= 99_999:
+            raise ValueError(f"num_buckets is {self.num_buckets}; it takes 1 to 99999, or 0 for a number by size")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction is {self.validation_fraction}; it takes 0 to below 1")
         names = [instance.name for instance in self.instances]
@@ -106,7 +112,8 @@ class Prepared:
         manifest: the corpus' manifest.json.
         instances: the manifests of its sets.
         megabytes: of clean text in the corpus, 10^6 bytes.
-        seconds: of this call; documents that an earlier one made are not in it.
+        seconds: of this call.
+        continued: an earlier call began the corpus, so `seconds` is not the time of all of it.
         processes: worker processes.
         peak_memory_bytes: the largest resident memory of any process.
     """
@@ -115,6 +122,7 @@ class Prepared:
     instances: list[InstanceManifest]
     megabytes: float
     seconds: float
+    continued: bool
     processes: int
     peak_memory_bytes: int
 
@@ -131,21 +139,22 @@ def prepare(config: CorpusConfig, directory: Path, num_processes: int, show_prog
     Raises:
         CorruptInputError: an input cannot be read to its end (on_error "stop").
         ValueError: the directory holds a corpus of another config.
+        RuntimeError: another process is at work in the directory, or a worker died.
         FileNotFoundError: a source or vocabulary that does not exist.
     """
     started = time.perf_counter()
     directory.mkdir(parents=True, exist_ok=True)
-    _claim(config, directory)
+    continued = (directory / "config.json").exists()
     progress = Progress(show_progress)
-    documents_config = DocumentsConfig(
-        config.sources, config.num_buckets, config.validation_fraction, config.on_error, verbatim=config.is_google
-    )
     seconds: dict[str, float] = {}
-    with Workers(num_processes) as workers:
+    with _only_process(directory), Workers(num_processes) as workers:
+        config = _claim(config, directory)
+        documents_config = DocumentsConfig(
+            config.sources, config.num_buckets, config.validation_fraction, config.on_error, verbatim=config.is_google
+        )
         documents = prepare_documents(documents_config, directory / "documents", workers, progress)
-        progress.close()
         seconds["documents"] = time.perf_counter() - started
-        tokenizer = _prepare_tokenizer(config, directory, show_progress)
+        tokenizer = _prepare_tokenizer(config, directory, progress)
         seconds["tokenizer"] = time.perf_counter() - started - seconds["documents"]
         shards = ShardsConfig(directory, config.num_buckets, config.instances, config.seed)
         instances = prepare_instances(shards, fingerprint(config), workers, progress)
@@ -153,42 +162,76 @@ def prepare(config: CorpusConfig, directory: Path, num_processes: int, show_prog
         total = time.perf_counter() - started
         seconds["instances"] = total - sum(seconds.values())
         peak_memory_bytes = workers.peak_memory_bytes
-    manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "config": to_plain(config),
-        "documents": documents,
-        "tokenizer": tokenizer,
-        "instances": [instance.name for instance in instances],
-        "measured": {"seconds": seconds, "processes": num_processes, "peak_memory_bytes": peak_memory_bytes},
-    }
-    write_json(directory / "manifest.json", manifest)
+        measured = {"seconds": seconds, "processes": num_processes, "peak_memory_bytes": peak_memory_bytes}
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "config": to_plain(config),
+            "documents": documents,
+            "tokenizer": tokenizer,
+            "instances": [instance.name for instance in instances],
+            "measured": {**measured, "continued": continued},
+        }
+        path = directory / "manifest.json"
+        if path.exists():  # what the first run took says more than what adding a set, or nothing, took
+            manifest["measured"] = json.loads(path.read_text())["measured"]
+        write_json(path, manifest)
     megabytes = sum(source.get("bytes", 0) for source in documents["sources"]) / 1e6
-    return Prepared(manifest, instances, megabytes, total, num_processes, peak_memory_bytes)
+    return Prepared(manifest, instances, megabytes, total, continued, num_processes, peak_memory_bytes)
 
 
-def _claim(config: CorpusConfig, directory: Path) -> None:
-    """Write config.json, or refuse a directory that was begun with another config."""
+@contextlib.contextmanager
+def _only_process(directory: Path) -> Iterator[None]:
+    """Hold the directory against a second run; the system lets go of it when this process ends, however it does."""
+    with (directory / ".lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(
+                f"another process prepares {directory} just now; wait for it, or give another directory (--corpus)"
+            ) from None
+        yield
+
+
+def _claim(config: CorpusConfig, directory: Path) -> CorpusConfig:
+    """Write config.json, or refuse a directory that was begun with another config; return the config to work with.
+
+    That has a number of buckets, and all instance sets that the directory has.
+    """
     path = directory / "config.json"
+    if not path.exists():
+        config = dataclasses.replace(config, num_buckets=config.num_buckets or _choose_num_buckets(config))
+        write_json(path, to_plain(config))
+        return config
+    old = json.loads(path.read_text())
+    config = dataclasses.replace(config, num_buckets=config.num_buckets or old["num_buckets"])
     new = to_plain(config)
-    if path.exists():
-        old = json.loads(path.read_text())
-        old_sets = {instance["name"]: instance for instance in old["instances"]}
-        new_sets = {instance["name"]: instance for instance in new["instances"]}
-        kept_sets = {name: new_sets.get(name, values) for name, values in old_sets.items()}
-        found = differences(
-            {**old, "instances": old_sets, "on_error": ""}, {**new, "instances": kept_sets, "on_error": ""}
+    old_sets = {instance["name"]: instance for instance in old["instances"]}
+    new_sets = {instance["name"]: instance for instance in new["instances"]}
+    kept_sets = {name: new_sets.get(name, values) for name, values in old_sets.items()}
+    ignored = {"on_error": ""}
+    found = differences({**old, "instances": old_sets, **ignored}, {**new, "instances": kept_sets, **ignored})
+    if found:
+        lines = "".join(f"\n  {name}: {there!r} there, {now!r} now" for name, (there, now) in found.items())
+        raise ValueError(
+            f"{directory} holds a corpus of another config:{lines}\nuse the same values, or another directory "
+            "(--corpus); instance sets can be added to a corpus, but not changed"
         )
-        if found:
-            lines = "".join(f"\n  {name}: {a!r} there, {b!r} now" for name, (a, b) in found.items())
-            raise ValueError(
-                f"{directory} holds a corpus of another config:{lines}\nuse the same values, or another directory "
-                "(--corpus); instance sets can be added to a corpus, but not changed"
-            )
-        new["instances"] = list({**old_sets, **new_sets}.values())
-    write_json(path, new)
+    config = build(CorpusConfig, {**new, "instances": list({**old_sets, **new_sets}.values())})
+    write_json(path, to_plain(config))
+    return config
 
 
-def _prepare_tokenizer(config: CorpusConfig, directory: Path, show_progress: bool) -> dict[str, Any]:
+def _choose_num_buckets(config: CorpusConfig) -> int:
+    """Return the power of two that makes buckets of 8 to 16 MB, as far as the inputs' sizes tell."""
+    size = 0
+    for source in config.sources:
+        for path in list_inputs(source):
+            # A dataset's name is no file; what it holds is not known before it is read.
+            size += path.stat().st_size * COMPRESSION.get(path.suffix, 1) if path.exists() else UNKNOWN_BYTES
+    return min(4096, 1 << max(0, math.ceil(math.log2(max(size, 1) / BUCKET_BYTES))))
+
+
+def _prepare_tokenizer(config: CorpusConfig, directory: Path, progress: Progress) -> dict[str, Any]:
     """Make tokenizer/ if it is not there; return what the manifest says of it."""
     final, notes = directory / "tokenizer", directory / "tokenizer" / "statistics.json"
     if notes.exists():
@@ -197,11 +240,11 @@ def _prepare_tokenizer(config: CorpusConfig, directory: Path, show_progress: boo
     if asked.vocab_file:
         tokenizer = WordPiece.from_vocab_file(asked.vocab_file, do_lower_case=asked.do_lower_case)
     else:
-        if show_progress:
-            print(f"training a vocabulary of {asked.vocab_size} pieces", flush=True)  # noqa: T201
+        progress.start(f"vocabulary of {asked.vocab_size}", 1, "run")
         sample = _sample(config, directory, int(asked.sample_megabytes * 1e6))
         texts = (sentence for document in sample for sentence in document)
         tokenizer = train_wordpiece(texts, asked.vocab_size, do_lower_case=asked.do_lower_case is not False)
+        progress.add(1)
     sample = list(_sample(config, directory, STATISTICS_BYTES))
     found: TokenStatistics = tokenizer.statistics(tokenizer.encode_documents(sample))
     values = {

@@ -70,9 +70,11 @@ def prepare_instances(
     for instance in unfinished:
         (config.directory / "instances" / instance.name).mkdir(parents=True, exist_ok=True)
     config = dataclasses.replace(config, instances=tuple(unfinished))
-    progress.start("instances", config.num_buckets, "bucket")
-    for _ in workers.map(functools.partial(_build_bucket, config), range(config.num_buckets if unfinished else 0)):
-        progress.add(1)
+    text = (config.directory / "documents").glob("*.txt")
+    progress.start("instances", sum(file.stat().st_size for file in text) if unfinished else 0, "B")
+    buckets = range(config.num_buckets if unfinished else 0)
+    for num_bytes in workers.map(functools.partial(_build_bucket, config), buckets):
+        progress.add(num_bytes)
     for instance in unfinished:
         _finish_set(config, instance, tokenizer, config_fingerprint)
     return [read_manifest(directory) for directory in directories]
@@ -124,14 +126,16 @@ def _done_file(config: ShardsConfig, instance: InstanceConfig, bucket: int) -> P
     return config.directory / "instances" / instance.name / f"bucket-{bucket:05d}.json"
 
 
-def _build_bucket(config: ShardsConfig, bucket: int) -> None:
+def _build_bucket(config: ShardsConfig, bucket: int) -> int:
+    """Write a bucket's shards of all sets that lack them; return the bytes of its text."""
+    files = {split: bucket_file(config.directory / "documents", split, bucket, config.num_buckets) for split in SPLITS}
+    num_bytes = sum(file.stat().st_size for file in files.values())
     todo = [instance for instance in config.instances if not _done_file(config, instance, bucket).exists()]
     if not todo:
-        return
+        return num_bytes
     tokenizer = _load_tokenizer(config.directory / "tokenizer")
     done: dict[str, dict[str, Any]] = {instance.name: {"shards": {}, "counts": {}} for instance in todo}
-    for split in SPLITS:
-        file = bucket_file(config.directory / "documents", split, bucket, config.num_buckets)
+    for split, file in files.items():
         documents = tokenizer.encode_documents(read_bucket(file))
         for instance in todo:
             # Google's one generator is seeded with --random_seed itself.
@@ -149,6 +153,7 @@ def _build_bucket(config: ShardsConfig, bucket: int) -> None:
             del rows
     for instance in todo:
         write_json(_done_file(config, instance, bucket), done[instance.name])
+    return num_bytes
 
 
 def _finish_set(config: ShardsConfig, instance: InstanceConfig, tokenizer: WordPiece, config_fingerprint: str) -> None:

@@ -169,6 +169,22 @@ def test_a_set_can_be_added(inputs, tmp_path):
     assert [shard.sha256 for shard in read_manifest(tmp_path / "instances" / "nsp-16").splits["train"]] == hashes
 
 
+def test_the_number_of_buckets_goes_by_the_size_of_the_inputs(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "BUCKET_BYTES", 1000)
+    prepare(make_config(inputs, num_buckets=0), tmp_path, num_processes=1)
+    assert json.loads((tmp_path / "config.json").read_text())["num_buckets"] == 8  # 4.3 kB of text
+    monkeypatch.undo()
+    prepared = prepare(make_config(inputs, num_buckets=0), tmp_path, num_processes=1)
+    assert prepared.continued
+    assert len(prepared.instances[0].splits["train"]) == 8
+
+
+def test_two_runs_in_one_directory_are_refused(inputs, tmp_path):
+    with pipeline._only_process(tmp_path), pytest.raises(RuntimeError, match="another process prepares"):
+        prepare(make_config(inputs), tmp_path, num_processes=1)
+    prepare(make_config(inputs), tmp_path, num_processes=1)
+
+
 def test_changed_inputs_are_refused_while_reading_goes_on(tmp_path):
     inputs = write_inputs(tmp_path / "inputs")
     (inputs / "3.txt").write_bytes(b"\xff")
@@ -223,7 +239,7 @@ def test_a_vocabulary_is_trained_on_the_train_split(inputs, tmp_path):
         ({"on_error": "ignore"}, "accepted: stop, skip"),
         ({"sources": ()}, "one source or more"),
         ({"sources": (SourceConfig("book", "x"),)}, "did you mean 'books'"),
-        ({"num_buckets": 0}, "num_buckets is 0"),
+        ({"num_buckets": -1}, "num_buckets is -1"),
         ({"validation_fraction": 1.0}, "validation_fraction is 1.0"),
         ({"instances": (InstanceConfig("a"), InstanceConfig("a"))}, "a name of its own"),
         ({"instances": (InstanceConfig("a", mode="google"),)}, "mode 'google'"),
