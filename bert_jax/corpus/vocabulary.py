@@ -12,8 +12,8 @@ import dataclasses
 import json
 import os
 import re
+import string
 import unicodedata
-from array import array
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -22,14 +22,15 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64
 from tokenizers.models import WordPiece as GreedyMatch
 
+from bert_jax.corpus.word_cache import WordCache
+
 VOCAB_FILE, SETTINGS_FILE = "vocab.txt", "settings.json"
 SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 
-_MAX_CACHED_WORDS = 1 << 19  # whole words; about 100 MB with their pieces, a warm cache again after 40 MB of English
-_MAX_CACHED_CHARACTERS = 1 << 24  # so that texts without spaces (long "words") stay bounded as well
-_CHUNK_CHARACTERS = 1 << 17  # of text split at once: its words stay in the processor's cache until they are looked up
+_CHUNK_CHARACTERS = 1 << 18  # of text encoded at once: its arrays stay in the processor's cache
+_LONG_CHUNK = 1 << 12  # characters from which on arrays beat lists of words
+_SIGMA = "\u03a3"
 
-_FREQUENT_MARKS = tuple((mark, f" {mark} ") for mark in '.,"()')
 _ASCII_PARTS = re.compile(r"[0-9A-Za-z]+|[!-/:-@\[-`{-~]")
 # tokenization.py's _is_chinese_char: ideographs, neither Hangul nor kana.
 _IDEOGRAPH = re.compile(
@@ -145,7 +146,7 @@ class WordPiece:
         self._greedy = GreedyMatch(
             self._id_of, unk_token="[UNK]", max_input_chars_per_word=self.settings.max_input_chars_per_word
         )
-        self._cache = _WordCache(self)
+        self._cache = WordCache(self.split_word, self.match_pieces)
 
     def __reduce__(self) -> tuple[type["WordPiece"], tuple[list[str], WordPieceSettings]]:
         return WordPiece, (self.vocab, self.settings)  # a worker process starts with an empty cache
@@ -250,18 +251,23 @@ class WordPiece:
         """Return the words and punctuation marks of a text without whitespace, cleaned and lowered as set."""
         if word.isascii() and word.isprintable():
             return _ASCII_PARTS.findall(word.lower() if self.settings.do_lower_case else word)
-        word = "".join(character for character in word if not _is_dropped(character))
-        if self.settings.tokenize_chinese_chars:
-            word = _IDEOGRAPH.sub(r" \g<0> ", word)
         parts: list[str] = []
-        for part in word.split():  # lowered part by part: a final sigma depends on where the part ends
-            if self.settings.do_lower_case:
-                part = part.lower()
-            if self.settings.strip_accents:
-                decomposed = unicodedata.normalize("NFD", part)
-                part = "".join(character for character in decomposed if unicodedata.category(character) != "Mn")
+        for part in self._clean_words(word):
             parts += "".join(f" {c} " if _is_punctuation(c) else c for c in part).split()
         return parts
+
+    def _clean_words(self, text: str) -> list[str]:
+        """Return the words of any text before punctuation is split off."""
+        text = "".join(character for character in text if not _is_dropped(character))
+        if self.settings.tokenize_chinese_chars:
+            text = _IDEOGRAPH.sub(r" \g<0> ", text)
+        words = text.split()
+        if self.settings.do_lower_case:
+            words = [word.lower() for word in words]
+        if self.settings.strip_accents:
+            decomposed = (unicodedata.normalize("NFD", word) for word in words)
+            words = ["".join(c for c in word if unicodedata.category(c) != "Mn") for word in decomposed]
+        return words
 
     def stands_alone(self, character: str) -> bool:
         """Return whether a character is always a word of its own: punctuation, or an ideograph."""
@@ -279,10 +285,7 @@ class WordPiece:
             return [self.special_ids["unk"]]
 
     def split_words(self, texts: Sequence[str]) -> tuple[list[str], list[int]]:
-        """Split texts into words that can be encoded each by itself.
-
-        Words end at whitespace, around ideographs, and in ASCII text around the most frequent punctuation marks (the
-        fewer different words, the more often the cache has them).
+        """Split texts at whitespace and around ideographs, into words that can be encoded each by itself.
 
         Returns:
             The words of all texts, and for every text how many words there are up to its end.
@@ -290,74 +293,41 @@ class WordPiece:
         joined = "\n".join(texts)
         if any(character in joined for character in _DROPPED_SPACES):
             texts = [text.translate(_DROP_SPACES) for text in texts]
-        lower, ideographs = self.settings.do_lower_case, self.settings.tokenize_chinese_chars
         words: list[str] = []
         ends: list[int] = []
-        for text in texts:
-            if text.isascii():
-                if lower:
-                    text = text.lower()
-                for mark, spaced in _FREQUENT_MARKS:
-                    text = text.replace(mark, spaced)
-            elif ideographs:
-                text = _IDEOGRAPH.sub(r" \g<0> ", text)
+        for text in self._set_ideographs_apart(texts):
             words += text.split()
             ends.append(len(words))
         return words, ends
+
+    def _set_ideographs_apart(self, texts: Sequence[str]) -> Sequence[str]:
+        if not self.settings.tokenize_chinese_chars:
+            return texts
+        return [text if text.isascii() else _IDEOGRAPH.sub(r" \g<0> ", text) for text in texts]
 
     def _encode_sentences(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return int32 ids of all texts, and int64 [texts + 1] offsets into them."""
         parts: list[np.ndarray] = []
         lengths: list[np.ndarray] = []
         for chunk in _chunks(texts, _CHUNK_CHARACTERS):
-            ids, counts = self._cache.encode(*self.split_words(chunk))
+            ids, counts = self._encode_chunk(chunk)
             parts.append(ids)
             lengths.append(counts)
         empty = np.zeros(0, np.int32)
         offsets = np.cumsum(np.concatenate([[0], *lengths]), dtype=np.int64)
         return (np.concatenate(parts) if parts else empty), offsets
 
-
-class _WordCache(dict[str, int]):
-    """Whole words → a number; word k's pieces are `_pieces[_offsets[k] : _offsets[k + 1]]`."""
-
-    def __init__(self, wordpiece: WordPiece) -> None:
-        super().__init__()
-        self._wordpiece = wordpiece
-        self._reset()
-
-    def _reset(self) -> None:
-        self.clear()
-        self._pieces, self._offsets = array("i"), array("q", [0])
-        self._characters = 0
-
-    def __missing__(self, word: str) -> int:
-        wordpiece, pieces, offsets = self._wordpiece, self._pieces, self._offsets
-        ids: list[int] = []
-        for part in [word] if word.isalnum() and word.islower() and word.isascii() else wordpiece.split_word(word):
-            if part != word and part.isascii():  # a word by itself, shared by all that hold it
-                number = self[part]
-                ids += pieces[offsets[number] : offsets[number + 1]]
-            else:
-                ids += wordpiece.match_pieces(part)
-        pieces.extend(ids)
-        number = self[word] = len(offsets) - 1
-        offsets.append(len(pieces))
-        self._characters += len(word)
-        return number
-
-    def encode(self, words: list[str], ends: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ids of the words, int32, and the number of tokens up to each end from the one before, int64."""
-        if len(self) > _MAX_CACHED_WORDS or self._characters > _MAX_CACHED_CHARACTERS:
-            self._reset()  # frequent words are back at once; keeping them would take counting all words
-        numbers = np.fromiter(map(self.__getitem__, words), np.int64, len(words))
-        offsets, pieces = np.frombuffer(self._offsets, np.int64), np.frombuffer(self._pieces or b"", np.int32)
-        begins = offsets[numbers]
-        lengths = offsets[numbers + 1] - begins
-        word_ends = np.concatenate([[0], np.cumsum(lengths)])
-        gather = np.repeat(begins - word_ends[:-1], lengths)
-        gather += np.arange(word_ends[-1])
-        return pieces[gather], np.diff(word_ends[ends], prepend=0)
+    def _encode_chunk(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids of the texts, int32, and the number of ids of each, int64."""
+        lines = "\n".join(self._set_ideographs_apart(texts)) + "\n"
+        if _SIGMA in lines and self.settings.do_lower_case:
+            # It is lowered by what follows it, punctuation too, which will have been split off.
+            texts = [" ".join(self._clean_words(text)) if _SIGMA in text else text for text in texts]
+            lines = "\n".join(self._set_ideographs_apart(texts)) + "\n"
+        if len(lines) < _LONG_CHUNK or lines.count("\n") != len(texts):
+            return self._cache.encode_words(*self.split_words(texts))
+        data = lines.encode("utf-8", "surrogatepass").replace(b"\0", b"")
+        return self._cache.encode_lines(data.lower() if self.settings.do_lower_case else data)
 
 
 def _read_vocab(path: Path) -> list[str]:
@@ -384,5 +354,5 @@ def _is_dropped(character: str) -> bool:
 
 def _is_punctuation(character: str) -> bool:
     if character.isascii():
-        return _ASCII_PARTS.fullmatch(character) is not None and not character.isalnum()
+        return character in string.punctuation
     return unicodedata.category(character).startswith("P")

@@ -252,24 +252,3 @@ def test_rows_survive_the_records():
     decoded = decode_rows(encode_rows(rows, record_format), record_format)
     for field in ("input_ids", "segment_ids", "word_starts", "sequence_ids", "sequence_starts", "next_sentence_labels"):
         assert np.array_equal(getattr(decoded, field), getattr(rows, field)), field
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"pairs": "npp"}, "did you mean 'nsp'"),
-        ({"mode": "bert"}, "mode is 'bert'"),
-        ({"name": "a/b"}, "name is 'a/b'"),
-        ({"sequence_length": 4}, "takes 5 to"),
-        ({"short_sequence_probability": 1.5}, "takes 0 to 1"),
-        ({"packed": True, "max_sequences_per_row": 1}, "2 to 63"),
-        ({"duplicates": 0}, "1 time or more"),
-        ({"mode": "google", "packed": True}, "create_pretraining_data.py"),
-        ({"mode": "google", "pairs": "sop"}, "create_pretraining_data.py"),
-        ({"masked_fraction": 0.0}, "between 0 and 1"),
-        ({"max_predictions_per_sequence": 0}, "1 to 65535"),
-    ],
-)
-def test_what_cannot_be_built_is_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        InstanceConfig(**{"name": "test", **changes})

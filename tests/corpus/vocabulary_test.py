@@ -2,13 +2,11 @@
 
 import json
 import pickle
-import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bert_jax.corpus import vocabulary
 from bert_jax.corpus.vocabulary import WordPiece, WordPieceSettings
 
 ROOT = Path(__file__).parents[2]
@@ -81,49 +79,6 @@ def test_word_starts_are_the_pieces_without_hashes():
     ids, starts = make().encode_words("the unaffable houses")
     assert starts.tolist() == [True, True, False, False, True, False]
     assert ids.dtype == np.int32
-
-
-def random_texts(count, seed):
-    rng = random.Random(seed)
-    words = [
-        "unaffable",
-        "houses",
-        "The",
-        "thé",
-        "中文",
-        "a\u200bb",
-        "x\x85y",
-        "\x0b",
-        "[MASK]",
-        "σΣ",
-        "don't",
-        "\ud800",
-        "",
-    ]
-    return [
-        "".join(rng.choice(words) + rng.choice([" ", " ", "", ",", "\u3000"]) for _ in range(9)) for _ in range(count)
-    ]
-
-
-def test_the_cache_does_not_change_a_single_id(monkeypatch):
-    texts = random_texts(200, seed=1)
-    warm = make()
-    expected = [make().encode(text).tolist() for text in texts]  # each by an empty cache
-    words = [warm.split_words([text])[0] for text in texts]
-    slow = [[i for word in text for part in warm.split_word(word) for i in warm.match_pieces(part)] for text in words]
-    assert expected == slow
-    monkeypatch.setattr(vocabulary, "_CHUNK_CHARACTERS", 100)
-    monkeypatch.setattr(vocabulary, "_MAX_CACHED_WORDS", 20)
-    for _ in range(2):
-        assert [ids.tolist() for ids in warm.encode_many(texts)] == expected
-
-
-def test_the_cache_is_bounded(monkeypatch):
-    monkeypatch.setattr(vocabulary, "_CHUNK_CHARACTERS", 50)
-    monkeypatch.setattr(vocabulary, "_MAX_CACHED_WORDS", 10)
-    wordpiece = make()
-    wordpiece.encode_many([f"the{number}" for number in range(500)])
-    assert len(wordpiece._cache) < 60
 
 
 def test_documents_keep_their_number_and_lose_empty_sentences():
