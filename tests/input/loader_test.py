@@ -221,14 +221,21 @@ def test_closing_ends_the_threads(tiny_instances):
     assert not any(thread.is_alive() for thread in prefetching)
 
 
-def test_an_error_in_a_thread_reaches_the_consumer(tiny_instances):
+def test_an_error_in_a_thread_reaches_the_consumer_and_ends_the_threads(tiny_instances):
     instances = open_instances(tiny_instances, "nsp-32", "train")
     wrong_size = dataclasses.replace(instances.manifest.record_format, sequence_length=16)
     directory = tiny_instances / "instances" / "nsp-32"
     records.write_manifest(directory, dataclasses.replace(instances.manifest, record_format=wrong_size))
 
+    before = set(threading.enumerate())
+
     with pytest.raises(ValueError, match=r"array_record, record \d+, has 99 bytes"):
         load(tiny_instances, 1, num_threads=2)
+
+    started = set(threading.enumerate()) - before
+    for thread in started:
+        thread.join(timeout=10)
+    assert not any(thread.is_alive() for thread in started)
 
 
 @pytest.mark.parametrize(
