@@ -62,7 +62,7 @@ def bucket_file(directory: Path, split: str, bucket: int, num_buckets: int) -> P
 
 def read_bucket(path: Path) -> list[list[str]]:
     """Return the documents of a bucket file, each a list of sentences."""
-    text = path.read_text(encoding="utf-8")
+    text = path.read_bytes().decode("utf-8")  # read_text would look for other line ends, at a tenth of the speed
     return [document.split("\n") for document in text.split("\n\n") if document]
 
 

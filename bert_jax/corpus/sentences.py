@@ -29,9 +29,14 @@ _ABBREVIATIONS = frozenset(
 )
 
 
-def clean(text: str) -> str:
-    """Return text in NFC, without control characters; white space inside a line is one blank, lines are stripped."""
-    return "\n".join([_clean_line(line) for line in text.split("\n")])
+def clean(text: str) -> list[str]:
+    """Return the lines of a text in NFC, stripped and without control characters; white space is one blank."""
+    lines = text.split("\n")
+    # A text with nothing to clean, which is the usual one, is known by a few scans in C, not line by line.
+    if text.isascii() and "".join(lines).isprintable() and not any(odd in text for odd in ("  ", " \n", "\n ")):
+        lines[0], lines[-1] = lines[0].lstrip(), lines[-1].rstrip()
+        return lines
+    return [_clean_line(line) for line in lines]
 
 
 def _clean_line(line: str) -> str:
@@ -90,7 +95,10 @@ def document_sentences(text: str, sentences_given: bool, verbatim: bool = False)
         sentences_given: each line is a sentence already.
         verbatim: do not clean the lines beyond stripping them (and dropping U+0001, which means nothing to WordPiece).
     """
-    lines = (text.replace("\x01", "") if verbatim else clean(text)).split("\n")
+    if verbatim:  # noqa: SIM108 (too long for one line)
+        lines = [line.strip() for line in text.replace("\x01", "").split("\n")]
+    else:
+        lines = clean(text)
     if sentences_given:
-        return [line for line in map(str.strip, lines) if line]
+        return [line for line in lines if line]
     return [sentence for line in lines if line for sentence in split_sentences(line)]

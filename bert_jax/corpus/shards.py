@@ -112,8 +112,9 @@ def count_rows(rows: Rows, num_documents: int) -> dict[str, int]:
 
 def count_maskable(rows: Rows, special_ids: dict[str, int], vocab_size: int) -> np.ndarray:
     """Return int64 [vocab_size]: how often each token stands where a mask may."""
-    counts = np.bincount(rows.input_ids[rows.sequence_ids > 0], minlength=vocab_size).astype(np.int64)
-    counts[[special_ids["cls"], special_ids["sep"]]] = 0
+    # No text is encoded as [PAD], [CLS] or [SEP], so the positions of these need not be looked up.
+    counts = np.bincount(rows.input_ids.ravel(), minlength=vocab_size).astype(np.int64)
+    counts[[special_ids["pad"], special_ids["cls"], special_ids["sep"]]] = 0
     return counts
 
 

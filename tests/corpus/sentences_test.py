@@ -27,11 +27,16 @@ def test_splitting_loses_no_character():
 
 
 def test_cleaning_normalises_space_and_accents_and_drops_control_characters():
-    assert clean("  a\tb\u00a0 c\x01d\u200b \r\ne\u0301") == "a b cd\n\u00e9"
+    assert clean("  a\tb\u00a0 c\x01d\u200b \r\ne\u0301") == ["a b cd", "\u00e9"]
 
 
 def test_cleaning_keeps_letters_of_other_scripts():
-    assert clean("日本語 עברית Ünï") == "日本語 עברית Ünï"
+    assert clean("日本語 עברית Ünï") == ["日本語 עברית Ünï"]
+
+
+@pytest.mark.parametrize("text", [" a b\n\nc ", "a  b\nc", "a \nb", "a\n b", "a\tb\n", "", "\n", " "])
+def test_clean_text_is_found_clean_as_a_whole_or_by_line(text):
+    assert clean(text) == [" ".join(line.split()) for line in text.split("\n")]
 
 
 def test_given_sentences_are_not_split():
