@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from bert_jax.inference.fill_mask import Answer, MaskFiller, Query
 
@@ -28,6 +28,8 @@ def main(argv: list[str]) -> None:
     """Answer what the flags or the standard input ask."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}; a text is --text='… [MASK] …'")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.ERROR)  # orbax warns of a file that it does not need
     show = as_json if _FORMAT.value == "json" else as_text
     try:
         # Someone who types waits for each answer.
@@ -38,7 +40,7 @@ def main(argv: list[str]) -> None:
         for answer in filler.answers(_queries()):
             print(show(answer), flush=True)
     except (ValueError, FileNotFoundError, RuntimeError) as error:
-        print(f"fill_mask: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -33,7 +33,7 @@ def workdir(tmp_path_factory):
     (directory / "config.json").write_text(json.dumps(plain))
     zero = jnp.zeros((), jnp.int32)
     state = TrainState(zero + 7, jax.jit(lambda: MaskedLmObjective(CONFIG).init(0))(), {}, {}, zero)
-    checkpoints = Checkpoints(directory, max_to_keep=1)
+    checkpoints = Checkpoints(os.path.relpath(directory), max_to_keep=1)  # as with --workdir=runs/demo
     checkpoints.save(7, state, {})
     checkpoints.wait()
     checkpoints.close()
@@ -82,7 +82,7 @@ def test_flags_are_answered_for_people(workdir):
     ("arguments", "stdin", "message"),
     [
         (["--checkpoint=run:/no/such"], "", "has no checkpoint; is it the --workdir of a run?"),
-        (["--checkpoint=run:WORKDIR"], "the [MASK]\nthe cat\n", "fill_mask: line 2: 'the cat' has no [MASK]"),
+        (["--checkpoint=run:WORKDIR"], "the [MASK]\nthe cat\n", "error: line 2: 'the cat' has no [MASK]"),
     ],
 )
 def test_errors_are_one_line_and_a_status(workdir, arguments, stdin, message):
@@ -96,3 +96,8 @@ def test_a_loaded_model_has_the_size_of_its_tokenizer(workdir):
     filler = MaskFiller.load(f"run:{workdir}")
     assert filler.model.config == CONFIG
     assert len(next(iter(filler.answers([Query("[MASK]")]))).masks[0]) == 5
+
+
+def test_an_address_may_be_relative(workdir, monkeypatch):
+    monkeypatch.chdir(workdir.parent)
+    assert MaskFiller.load(f"run:{workdir.name}").model.config == CONFIG
