@@ -6,7 +6,7 @@ pooler is optional; the embedding table may be padded to a multiple that the har
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -80,7 +80,7 @@ class BertConfig(TransformerConfig):
         return -(-self.vocab_size // self.vocab_size_multiple) * self.vocab_size_multiple
 
 
-def named_size(name: str) -> dict[str, int]:
+def named_size(name: str) -> dict[str, Any]:
     """Return the four size fields of a published BERT, as keywords for `BertConfig`.
 
     Args:

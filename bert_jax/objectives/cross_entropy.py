@@ -5,6 +5,8 @@ Differs: written for few passes over the logits, which are BERT's largest array:
 exponentials, and the gradient.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -41,9 +43,9 @@ def _forward(logits: Array, labels: Array) -> tuple[tuple[Array, Array], tuple[A
     return (loss, hits), (logits, labels, normalizer)
 
 
-def _backward(residuals: tuple[Array, Array, Array], gradients: tuple[Array, Array]) -> tuple[Array, None]:
+def _backward(residuals: tuple[Array, Array, Array], gradients: tuple[Array, Any]) -> tuple[Array, None]:
     logits, labels, normalizer = residuals
-    gradient = gradients[0][..., None]
+    gradient = gradients[0][..., None]  # the hits, being bools, have none
     vocabulary = jax.lax.broadcasted_iota(labels.dtype, logits.shape, logits.ndim - 1)
     # One pass: (softmax - one-hot) · gradient, the one-hot as a comparison instead of a scattered write.
     softmax = jnp.exp(logits.astype(jnp.float32) - normalizer[..., None])

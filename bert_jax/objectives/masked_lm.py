@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax.core import meta
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float, Integer, UInt32
 
 from bert_jax.models.bert import BertConfig
 from bert_jax.models.heads import BertForPreTraining, PreTrainingOutput
@@ -43,7 +43,7 @@ class MaskedLmObjective:
         """The Linen module."""
         return BertForPreTraining(self.config, self.next_sentence)
 
-    def init(self, seed: int) -> Any:
+    def init(self, seed: int | Integer[Array, ""]) -> Any:
         """Return new parameters, a tree of plain float32 arrays."""
         return meta.unbox(self._init_boxed(seed))
 
@@ -51,7 +51,7 @@ class MaskedLmObjective:
         """Return the parameters' shapes, boxed with their logical axis names; allocates nothing."""
         return jax.eval_shape(lambda: self._init_boxed(0))
 
-    def _init_boxed(self, seed: int) -> Any:
+    def _init_boxed(self, seed: int | Integer[Array, ""]) -> Any:
         # The shapes of the inputs do not matter to the parameters.
         token = jnp.zeros((1, 1), jnp.int32)
         return self.model.init(jax.random.key(seed), *(token,) * 7)["params"]

@@ -1,0 +1,156 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax.models.bert import NAMED_SIZES, VOCAB_SIZES, Bert, BertConfig, named_size
+from tests.models.tiny import model_inputs, pack, random_params, tiny_batch, tiny_config
+
+
+def encode(batch, config=None, seed=None, **model_options):
+    model = Bert(config or tiny_config(), **model_options)
+    inputs = model_inputs(model, batch)
+    return jax.jit(model.apply)({"params": random_params(model, batch)}, *inputs, seed)
+
+
+def test_padding_does_not_change_other_tokens():
+    batch = tiny_batch(lengths=(12, 7, 9))
+    padding = batch["input_mask"] == 0
+    changed = dict(batch)
+    for name, value in (("input_ids", 17), ("segment_ids", 1), ("position_ids", 5)):
+        changed[name] = jnp.where(padding, value, batch[name])
+    hidden, changed_hidden = encode(batch).hidden, encode(changed).hidden
+    assert not np.array_equal(hidden[padding], changed_hidden[padding])
+    np.testing.assert_array_equal(hidden[~padding], changed_hidden[~padding])
+
+
+def test_a_shorter_row_gives_the_same_as_a_padded_one():
+    batch = tiny_batch(lengths=(7, 7, 7))
+    short = {name: values if name == "sequence_starts" else values[:, :7] for name, values in batch.items()}
+    np.testing.assert_allclose(encode(batch).hidden[:, :7], encode(short).hidden, atol=2e-6)
+
+
+def test_packed_sequences_do_not_see_each_other():
+    batch = tiny_batch(lengths=(12, 7, 9, 5))
+    packed = pack(batch, rows=2)
+    output, packed_output = encode(batch), encode(packed)
+    for name in ("hidden", "pooled"):
+        assert np.isfinite(getattr(packed_output, name)).all()
+    np.testing.assert_allclose(packed_output.hidden[0, 12:19], output.hidden[1, :7], atol=2e-6)
+    np.testing.assert_allclose(packed_output.hidden[1, :9], output.hidden[2, :9], atol=2e-6)
+    np.testing.assert_allclose(packed_output.pooled.reshape(4, -1), output.pooled[:, 0], atol=2e-6)
+
+
+@pytest.mark.parametrize("rows", [None, 2], ids=["unpacked", "packed"])
+def test_rows_of_padding_alone_are_finite(rows):
+    batch = tiny_batch(lengths=(12, 0, 0, 0))
+    output = encode(batch if rows is None else pack(batch, rows))
+    assert np.isfinite(output.hidden).all()
+    assert np.isfinite(output.pooled).all()
+
+
+def test_all_hidden_starts_with_the_embeddings_and_ends_with_the_output():
+    batch = tiny_batch()
+    output = encode(batch, keep_hidden=True)
+    assert output.all_hidden.shape == (3, *output.hidden.shape)
+    np.testing.assert_array_equal(output.all_hidden[-1], output.hidden)
+    assert not np.allclose(output.all_hidden[0], output.all_hidden[1])
+    assert encode(batch).all_hidden is None
+
+
+def test_no_pooler_on_request():
+    assert encode(tiny_batch(), add_pooler=False).pooled is None
+
+
+def loss_and_gradient(**options):
+    batch, model = tiny_batch(), Bert(tiny_config(**options))
+
+    def loss(params):
+        output: Any = model.apply({"params": params}, *model_inputs(model, batch), jnp.uint32(3))
+        return jnp.sum(jnp.sin(output.hidden)) + jnp.sum(output.pooled)
+
+    return jax.jit(jax.value_and_grad(loss))(random_params(model, batch))
+
+
+@pytest.fixture(scope="module")
+def rolled():
+    return loss_and_gradient()
+
+
+@pytest.mark.parametrize(
+    "options", [{"scan_unroll": 2}, {"remat": "dots"}, {"remat": "full", "scan_unroll": 2}], ids=str
+)
+def test_unrolling_and_recomputing_change_nothing(rolled, options):
+    found = loss_and_gradient(**options)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, rolled)
+
+
+def test_dropout_seed_decides_the_output():
+    batch = tiny_batch()
+    first, again, other = (encode(batch, seed=jnp.uint32(seed)).hidden for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(np.asarray(first - other)).max() > 0.1
+    assert np.abs(np.asarray(first - encode(batch).hidden)).max() > 0.1
+
+
+def test_layers_and_sites_drop_different_elements():
+    # Every sub-layer adds the constant 100 to a zero input: what a normalised output shows is its last mask alone.
+    batch = tiny_batch(lengths=(12,) * 8)
+    model = Bert(tiny_config(attention_probs_dropout_prob=0.0, hidden_size=32), keep_hidden=True)
+    params = jax.tree.map(jnp.zeros_like, random_params(model, batch))
+    params["layers"]["mlp"]["output"]["bias"] += 100.0
+    params["layers"]["mlp_layer_norm"]["scale"] += 1.0
+    output: Any = model.apply({"params": params}, *model_inputs(model, batch), jnp.uint32(0))
+    dropped = np.asarray(output.all_hidden[1:]) < -1.0
+    assert dropped.mean() == pytest.approx(0.1, abs=0.02)
+    assert (dropped[0] & dropped[1]).mean() == pytest.approx(0.01, abs=0.006)
+
+
+def test_bfloat16_computes_in_bfloat16_with_float32_parameters():
+    batch = tiny_batch()
+    model = Bert(tiny_config(dtype="bfloat16"))
+    declared = jax.eval_shape(model.init, jax.random.key(0), *model_inputs(model, batch))
+    assert {leaf.dtype for leaf in jax.tree.leaves(declared)} == {jnp.dtype("float32")}
+    output = encode(batch, tiny_config(dtype="bfloat16"))
+    assert output.hidden.dtype == output.pooled.dtype == jnp.bfloat16
+    exact = encode(batch)
+    np.testing.assert_allclose(output.hidden.astype(jnp.float32), exact.hidden, atol=0.1)
+
+
+def test_too_long_rows_are_refused_when_traced():
+    batch = tiny_batch(lengths=(12,))
+    with pytest.raises(ValueError, match=r"12 tokens .* 8 position embeddings; use shorter rows"):
+        encode(batch, tiny_config(max_position_embeddings=8))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"num_attention_heads": 3}, "hidden_size 16 is not divisible by 3 heads"),
+        ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'; accepted: gelu"),
+        ({"attention": "cudnn"}, "has no attention dropout and got 0.1"),
+        ({"attention": "cudnn", "attention_probs_dropout_prob": 0.0}, "computes in bfloat16"),
+        ({"remat": "ful"}, "did you mean 'full'"),
+        ({"vocab_size": 0}, "vocab_size is 0"),
+        ({"hidden_dropout_prob": 1.0}, "it takes 0 ≤ rate < 1"),
+        ({"scan_unroll": 0}, "scan_unroll is 0"),
+    ],
+)
+def test_impossible_configs_are_refused(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_config(**overrides)
+
+
+def test_named_sizes():
+    assert len([name for name in NAMED_SIZES if name.startswith("L")]) == 24
+    assert named_size("mini") == named_size("L4-H256")
+    assert named_size("6-768-3")["num_attention_heads"] == 3
+    with pytest.raises(ValueError, match="did you mean 'base'"):
+        named_size("bas")
+
+
+def test_the_vocabulary_is_padded_to_a_multiple():
+    config = BertConfig(vocab_size=VOCAB_SIZES["uncased"], vocab_size_multiple=128, **named_size("tiny"))
+    assert config.padded_vocab_size == 30_592
