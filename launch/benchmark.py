@@ -1,0 +1,103 @@
+"""Measure one stage and print one JSON line.
+
+    python -m launch.benchmark train --config=configs/bert.py:size=mini          # a training step
+    python -m launch.benchmark input                                             # rows masked and batched
+    python -m launch.benchmark prepare --text=FILE                               # text to instances
+
+`train` takes any config of `launch.pretrain`, on made-up tokens without padding; `--batch_size` and
+`--config.…` change it. `input` reads a corpus (`--config.data.corpus`) or a made-up one. `prepare` reads a file of one
+sentence a line with blank lines between documents, with a vocabulary (`--vocab`), or else the standard library's
+documentation and a vocabulary trained on it, whose training is not timed.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from bert_jax.config import build, choose
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", "configs/bert.py:size=mini", "train and input: a pretraining config."
+)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "train: rows a step, over all devices.")
+_WARMUP_STEPS = flags.DEFINE_integer("warmup_steps", 3, "train: steps before the timed ones, behind the compilation.")
+_TIMED_STEPS = flags.DEFINE_integer("timed_steps", 20, "train: steps timed, each on its own; input: batches.")
+_TEXT = flags.DEFINE_string("text", "", "prepare: a file in Google's format, .gz allowed.")
+_VOCAB = flags.DEFINE_string("vocab", "", "prepare: a vocab.txt.")
+_INSTANCES = flags.DEFINE_string("instances", "nsp-128", "prepare: the instance set to build.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "prepare: worker processes.")
+
+
+def measure_train() -> dict[str, Any]:
+    """Time the training step of the config."""
+    from bert_jax.training.benchmark import measure_train_step
+
+    return measure_train_step(_CONFIG.value, _BATCH_SIZE.value, _WARMUP_STEPS.value, _TIMED_STEPS.value)
+
+
+def measure_input() -> dict[str, Any]:
+    """Time masked global batches, as training reads them."""
+    from bert_jax.input.loader import DataConfig, measure_rows_per_second, open_instances
+    from bert_jax.input.masking import MaskingConfig
+
+    config = _CONFIG.value
+    data = build(DataConfig, config.data, "config.data")
+    masking = build(MaskingConfig, config.masking, "config.masking")
+    instances = open_instances(data.corpus, data.instances, "train")
+    return measure_rows_per_second(instances, data, masking, config.seed, _TIMED_STEPS.value)
+
+
+def measure_prepare() -> dict[str, Any]:
+    """Time the way from a text file to a finished NSP instance set; the vocabulary is given, not trained."""
+    from bert_jax.corpus.pipeline import CorpusConfig, prepare
+    from configs import corpus
+
+    with tempfile.TemporaryDirectory() as directory:
+        text, vocab = _TEXT.value, _VOCAB.value
+        if not text:
+            documents = Path(directory, "python_docs")
+            prepare(build(CorpusConfig, _corpus_sections(corpus.get_config("name=python_docs"))), documents, 1)
+            text, vocab = str(documents / "documents" / "train-*.txt"), str(documents / "tokenizer" / "vocab.txt")
+        elif not vocab:
+            raise ValueError("--text goes with --vocab=vocab.txt; training a vocabulary is not what is timed here")
+        sections = _corpus_sections(corpus.get_config(f"name=text,path={text},vocab={vocab},sets={_INSTANCES.value}"))
+        prepared = prepare(build(CorpusConfig, sections), Path(directory, "timed"), _NUM_PROCESSES.value)
+    rate = prepared.megabytes / prepared.seconds
+    return {
+        "megabytes_per_second": rate,
+        "megabytes_per_second_per_core": rate / prepared.processes,
+        "megabytes": prepared.megabytes,
+        "seconds": prepared.seconds,
+        "processes": prepared.processes,
+        "peak_memory_bytes": prepared.peak_memory_bytes,
+        "instances": _INSTANCES.value,
+        "rows": prepared.instances[0].num_records("train"),
+    }
+
+
+def _corpus_sections(config: ConfigDict) -> dict[str, Any]:
+    return {key: value for key, value in config.to_dict().items() if key != "name"}
+
+
+STAGES = {"train": measure_train, "input": measure_input, "prepare": measure_prepare}
+
+
+def main(argv: list[str]) -> None:
+    """Run the stage that the first argument names."""
+    if len(argv) != 2:
+        raise app.UsageError(f"got {argv[1:]}; name one stage: {', '.join(STAGES)}")
+    try:
+        stage = choose("stage", argv[1], STAGES)
+        print(json.dumps({"stage": stage, **STAGES[stage]()}))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app.run(main)
