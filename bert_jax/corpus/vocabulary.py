@@ -319,15 +319,22 @@ class WordPiece:
 
     def _encode_chunk(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return the ids of the texts, int32, and the number of ids of each, int64."""
-        lines = "\n".join(self._set_ideographs_apart(texts)) + "\n"
+        lines = self._as_lines(texts)
+        if len(lines) < _LONG_CHUNK:
+            return self._cache.encode_words(*self.split_words(texts))
         if _SIGMA in lines and self.settings.do_lower_case:
             # It is lowered by what follows it, punctuation too, which will have been split off.
-            texts = [" ".join(self._clean_words(text)) if _SIGMA in text else text for text in texts]
-            lines = "\n".join(self._set_ideographs_apart(texts)) + "\n"
-        if len(lines) < _LONG_CHUNK or lines.count("\n") != len(texts):
-            return self._cache.encode_words(*self.split_words(texts))
+            lines = self._as_lines([" ".join(self._clean_words(text)) if _SIGMA in text else text for text in texts])
         data = lines.encode("utf-8", "surrogatepass").replace(b"\0", b"")
         return self._cache.encode_lines(data.lower() if self.settings.do_lower_case else data)
+
+    def _as_lines(self, texts: Sequence[str]) -> str:
+        """Return the texts, a line each."""
+        texts = self._set_ideographs_apart(texts)
+        lines = "\n".join(texts) + "\n"
+        if lines.count("\n") == len(texts):
+            return lines
+        return "".join(text.replace("\n", " ") + "\n" for text in texts)
 
 
 def _read_vocab(path: Path) -> list[str]:

@@ -93,7 +93,7 @@ def _count_words(texts: Iterable[str], splitter: WordPiece) -> dict[str, int]:
     total = sum(counts.values())
     if total > _MAX_OCCURRENCES:
         counts = Counter({word: count * _MAX_OCCURRENCES // total for word, count in counts.items()})
-    return {word: counts[word] for word in sorted(counts) if counts[word] > 0 and len(word) <= longest}
+    return {word: counts[word] for word in counts if counts[word] > 0 and len(word) <= longest}
 
 
 def _alphabet(counts: dict[str, int], size: int) -> list[str]:

@@ -240,6 +240,8 @@ def test_packing_changes_places_only(pairs):
     assert len(packed.input_ids) < 0.9 * len(plain.input_ids)
     used = packed.sequence_ids.max(axis=1)
     assert 2 <= used.max() <= 4
+    first_lengths = (packed.sequence_ids == 1).sum(axis=1)
+    assert (np.diff(first_lengths) > 0).any()  # the packer's order, longest first, is not the rows' order
     absent = np.arange(4) >= used[:, None]
     assert (packed.next_sentence_labels[absent] == NO_LABEL).all()
     assert (packed.sequence_starts[absent] == 0).all()

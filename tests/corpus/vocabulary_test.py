@@ -70,6 +70,10 @@ def test_a_word_of_more_than_200_characters_is_unknown():
     assert pieces_of(make(), "a" * 201) == ["[UNK]"]
 
 
+def test_a_piece_of_more_characters_than_allowed_is_unknown_too():
+    assert pieces_of(make(max_input_chars_per_word=4), "the house") == ["the", "[UNK]"]
+
+
 def test_a_cased_vocabulary_keeps_case_and_accents():
     wordpiece = make(["The", "é"], do_lower_case=False, strip_accents=False)
     assert pieces_of(wordpiece, "The the é") == ["The", "[UNK]", "é"]

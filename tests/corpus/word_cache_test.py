@@ -78,10 +78,10 @@ def test_the_cache_does_not_change_a_single_id(monkeypatch, long_chunk, settings
 def test_words_that_share_a_slot_are_told_apart(monkeypatch):
     monkeypatch.setattr(word_cache, "_SLOT_BITS", 8)
     monkeypatch.setattr(vocabulary, "_LONG_CHUNK", 1)
-    words = [f"{number:x}" * repeat for number in range(60) for repeat in (1, 5, 9)]
+    words = [f"samestart{number:x}"[begin:] for number in range(60) for begin in (0, 1, 9)]  # in 256 slots
     wordpiece = make([*words, "the"])
     for _ in range(2):
-        assert wordpiece.tokens(wordpiece.encode(" ".join(words))) == words
+        assert wordpiece.tokens(wordpiece.encode(" ".join(3 * words))) == 3 * words
 
 
 @pytest.mark.parametrize("long_chunk", [1, 1 << 30])
