@@ -42,7 +42,7 @@ class DocumentsConfig:
 
     Attributes:
         sources: read in this order.
-        num_buckets: how many parts; one is worked on in memory (about 20 times its text), so 10 to 50 MB each.
+        num_buckets: how many parts; one is worked on in memory (200 MB and 10 times its text), so 8 to 40 MB each.
         validation_fraction: of the documents, chosen by the hash of their content.
         on_error: "stop" at a corrupt input, or "skip" and count it.
         verbatim: neither clean nor drop duplicates; what mode `google` needs to be Google's bit for bit.

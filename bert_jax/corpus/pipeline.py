@@ -145,10 +145,16 @@ def prepare(config: CorpusConfig, directory: Path, num_processes: int, show_prog
     started = time.perf_counter()
     directory.mkdir(parents=True, exist_ok=True)
     continued = (directory / "config.json").exists()
-    progress = Progress(show_progress)
     seconds: dict[str, float] = {}
-    with _only_process(directory), Workers(num_processes) as workers:
+    with (
+        _only_process(directory),
+        contextlib.closing(Progress(show_progress)) as progress,
+        Workers(num_processes) as workers,
+    ):
         config = _claim(config, directory)
+        for half_written in directory.rglob("*.tmp"):
+            if half_written.is_file():
+                half_written.unlink()
         documents_config = DocumentsConfig(
             config.sources, config.num_buckets, config.validation_fraction, config.on_error, verbatim=config.is_google
         )
@@ -158,7 +164,6 @@ def prepare(config: CorpusConfig, directory: Path, num_processes: int, show_prog
         seconds["tokenizer"] = time.perf_counter() - started - seconds["documents"]
         shards = ShardsConfig(directory, config.num_buckets, config.instances, config.seed)
         instances = prepare_instances(shards, fingerprint(config), workers, progress)
-        progress.close()
         total = time.perf_counter() - started
         seconds["instances"] = total - sum(seconds.values())
         peak_memory_bytes = workers.peak_memory_bytes
@@ -222,12 +227,16 @@ def _claim(config: CorpusConfig, directory: Path) -> CorpusConfig:
 
 
 def _choose_num_buckets(config: CorpusConfig) -> int:
-    """Return the power of two that makes buckets of 8 to 16 MB, as far as the inputs' sizes tell."""
+    """Return the power of two that makes buckets of 8 to 16 MB, as far as the inputs' sizes tell.
+
+    Rows of all passes over a bucket are in memory together, so text that is gone through twice counts twice.
+    """
     size = 0
     for source in config.sources:
         for path in list_inputs(source):
             # A dataset's name is no file; what it holds is not known before it is read.
             size += path.stat().st_size * COMPRESSION.get(path.suffix, 1) if path.exists() else UNKNOWN_BYTES
+    size *= max(instance.duplicates for instance in config.instances)
     return min(4096, 1 << max(0, math.ceil(math.log2(max(size, 1) / BUCKET_BYTES))))
 
 

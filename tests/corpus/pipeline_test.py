@@ -139,8 +139,10 @@ def test_a_killed_run_is_continued_to_the_same_corpus(inputs, finished, tmp_path
     killed = subprocess.run(list(map(str, command)), capture_output=True, cwd=Path(__file__).parents[2], check=False)
     assert killed.returncode == -9, killed.stderr.decode()
     assert not (tmp_path / "manifest.json").exists()
+    assert [name for name in files(tmp_path) if name.endswith(".tmp")]
     prepare(make_config(inputs), tmp_path, num_processes=1)
     assert shard_hashes(tmp_path) == shard_hashes(finished)
+    assert files(tmp_path) == files(finished)
     assert json.loads((tmp_path / "documents" / "manifest.json").read_text()) == json.loads(
         (finished / "documents" / "manifest.json").read_text()
     )
