@@ -32,11 +32,12 @@ _LONG_CHUNK = 1 << 12  # characters from which on arrays beat lists of words
 _SIGMA = "\u03a3"
 
 _ASCII_PARTS = re.compile(r"[0-9A-Za-z]+|[!-/:-@\[-`{-~]")
-# tokenization.py's _is_chinese_char: ideographs, neither Hangul nor kana.
-_IDEOGRAPH = re.compile(
-    "[\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f"
-    "\U0002b740-\U0002b81f\U0002b820-\U0002ceaf\uf900-\ufaff\U0002f800-\U0002fa1f]"
+# tokenization.py's _is_chinese_char: ideographs, neither Hangul nor kana; first and last code points, ascending.
+_IDEOGRAPHS = (
+    *((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F)),
+    *((0x2B740, 0x2B81F), (0x2B820, 0x2CEAF), (0x2F800, 0x2FA1F)),
 )
+_IDEOGRAPH = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in _IDEOGRAPHS) + "]")
 # str.split() splits at these control characters; Google's cleaning drops them, which joins their neighbours.
 _DROPPED_SPACES = "\x0b\x0c\x1c\x1d\x1e\x1f\x85"
 _DROP_SPACES = dict.fromkeys(map(ord, _DROPPED_SPACES))
@@ -295,15 +296,12 @@ class WordPiece:
             texts = [text.translate(_DROP_SPACES) for text in texts]
         words: list[str] = []
         ends: list[int] = []
-        for text in self._set_ideographs_apart(texts):
+        for text in texts:
+            if self.settings.tokenize_chinese_chars and not text.isascii():
+                text = _IDEOGRAPH.sub(r" \g<0> ", text)
             words += text.split()
             ends.append(len(words))
         return words, ends
-
-    def _set_ideographs_apart(self, texts: Sequence[str]) -> Sequence[str]:
-        if not self.settings.tokenize_chinese_chars:
-            return texts
-        return [text if text.isascii() else _IDEOGRAPH.sub(r" \g<0> ", text) for text in texts]
 
     def _encode_sentences(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return int32 ids of all texts, and int64 [texts + 1] offsets into them."""
@@ -330,11 +328,10 @@ class WordPiece:
 
     def _as_lines(self, texts: Sequence[str]) -> str:
         """Return the texts, a line each."""
-        texts = self._set_ideographs_apart(texts)
         lines = "\n".join(texts) + "\n"
-        if lines.count("\n") == len(texts):
-            return lines
-        return "".join(text.replace("\n", " ") + "\n" for text in texts)
+        if lines.count("\n") != len(texts):
+            lines = "".join(text.replace("\n", " ") + "\n" for text in texts)
+        return _ideographs_apart(lines) if self.settings.tokenize_chinese_chars else lines
 
 
 def _read_vocab(path: Path) -> list[str]:
@@ -351,6 +348,21 @@ def _chunks(texts: Sequence[str], characters: int) -> Iterable[Sequence[str]]:
         if size >= characters or end == len(texts):
             yield texts[begin:end]
             begin, size = end, 0
+
+
+def _ideographs_apart(text: str) -> str:
+    """Put a space on both sides of every ideograph; in arrays, because Chinese text is nothing else."""
+    if text.isascii():
+        return text
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    candidates = np.flatnonzero(codes >= _IDEOGRAPHS[0][0])
+    bounds = np.array([(first, last + 1) for first, last in _IDEOGRAPHS], np.uint32).ravel()
+    inside = np.searchsorted(bounds, codes[candidates], side="right") % 2 == 1
+    found = candidates[inside]
+    if not len(found):
+        return text
+    spaced = np.insert(codes, np.stack([found, found + 1], 1).ravel(), ord(" "))
+    return spaced.tobytes().decode("utf-32-le", "surrogatepass")
 
 
 def _is_dropped(character: str) -> bool:

@@ -50,7 +50,20 @@ def random_texts(count, seed):
         "Σ.Σ",
         "don't",
     ]
-    words += ["\ud800", "", "a" * 16, "a" * 17, "A" * 250, "é" * 8, "é" * 9, "the\u2028a", "\x1c", "\n", "\t"]
+    words += [
+        "\ud800",
+        "",
+        "a" * 16,
+        "a" * 17,
+        "A" * 250,
+        "é" * 8,
+        "é" * 9,
+        "the\u2028a",
+        "x中文文y\U00020000\u33ff豈한",
+        "\x1c",
+        "\n",
+        "\t",
+    ]
     ends = [" ", " ", "", ",", "\u3000", ".\u0301", "\r\n"]
     return ["".join(rng.choice(words) + rng.choice(ends) for _ in range(9)) for _ in range(count)]
 
