@@ -162,7 +162,7 @@ def dropout(inputs: Float[Array, "..."], rate: float, seed: UInt32[Array, ""] | 
     return _masked(inputs, rate, seed)
 
 
-def random_bits(shape: tuple[int, ...], seed: UInt32[Array, ""]) -> UInt32[Array, "..."]:
+def random_bits(shape: tuple[int, ...], seed: Any) -> UInt32[Array, "..."]:
     """Return uint32 hashes of (seed, index); use the high bits, the low ones are mixed less.
 
     Args:
@@ -190,18 +190,18 @@ def _mix(bits: Array) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _masked(inputs: Array, rate: float, seed: Array) -> Array:
+def _masked(inputs: Array, rate: float, seed: Any) -> Array:
     # The factor stays float32: in bfloat16 1/0.9 would be 1.1094, a bias of 0.16 % at every site.
     kept = inputs.astype(jnp.float32) * np.float32(1.0 / (1.0 - rate))
     keep = random_bits(inputs.shape, seed) >= np.uint32(round(rate * 2**32))
     return jnp.where(keep, kept, 0.0).astype(inputs.dtype)
 
 
-def _masked_forward(inputs: Array, rate: float, seed: Array) -> tuple[Array, Array]:
+def _masked_forward(inputs: Array, rate: float, seed: Any) -> tuple[Array, Any]:
     return _masked(inputs, rate, seed), seed
 
 
-def _masked_backward(rate: float, seed: Array, gradient: Array) -> tuple[Array, None]:
+def _masked_backward(rate: float, seed: Any, gradient: Array) -> tuple[Array, None]:
     # Dropout is linear: its transpose is itself, with the mask made again instead of stored.
     return _masked(gradient, rate, seed), None
 
