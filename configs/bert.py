@@ -83,9 +83,13 @@ def _paper(options: Any) -> ConfigDict:
             "model": {
                 **named_size("L2-H128" if options.size == "demo" else options.size),  # bert_config.json's names
                 "vocab_size": VOCAB_SIZES.get(options.vocab, 0),  # word pieces; 0: the corpus tokenizer's
+                "max_position_embeddings": 512,  # the longest row
+                "type_vocab_size": 2,  # segments
                 "hidden_act": "gelu",  # gelu: erf, as first released; gelu_tanh: since bee6030 (February 2019)
                 "hidden_dropout_prob": 0.1,  # A.2
                 "attention_probs_dropout_prob": 0.1,  # A.2
+                "initializer_range": 0.02,  # standard deviation of the truncated normal; modeling.py
+                "layer_norm_eps": 1e-12,  # modeling.py
                 "dtype": "float32",  # of the computation; parameters are float32 always
                 "attention": "xla",  # or cudnn, which has no attention dropout
                 "remat": "none",  # or dots, full: recompute in the backward pass to save memory

@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; config values are set by --config.key=value")
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # orbax tells each of its steps
+        logging.set_verbosity(logging.ERROR)  # orbax tells each of its steps
     try:
         if COORDINATOR.value or MULTIHOST.value:
             jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)

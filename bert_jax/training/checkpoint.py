@@ -8,11 +8,11 @@ A step counts when its directory was committed on disk (renamed into place), nev
 are stored with their global shapes, so a checkpoint comes back on another mesh and another number of processes.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -24,24 +24,11 @@ from bert_jax.training.state import TrainState
 FORMAT_VERSION = 1
 ITEMS = ("params", "train_state", "meta")
 DIRECTORY = "checkpoints"
+DELETED = ".deleted"  # suffix of a checkpoint's directory while it is being deleted
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint could not be written or read."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _LatestAndBest:
-    """Orbax' preservation policy: the newest checkpoints, and the one with the lowest evaluation loss."""
-
-    max_to_keep: int
-    losses: dict[int, float]  # of the owner, which adds to it
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        """Return for each checkpoint, oldest first, whether to keep it."""
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        kept = {*steps[-self.max_to_keep :], best_step({step: self.losses.get(step, math.inf) for step in steps})}
-        return [step in kept for step in steps]
 
 
 class Checkpoints:
@@ -56,18 +43,23 @@ class Checkpoints:
         """
         if max_to_keep < 1:
             raise ValueError(f"config.train.keep_checkpoints is {max_to_keep}; keep 1 or more")
-        self._directory = epath.Path(workdir) / DIRECTORY
+        self._directory = _absolute(workdir) / DIRECTORY
+        self._max_to_keep = max_to_keep
         self._losses = {step: evaluation_loss(read_meta(workdir, step)) for step in committed_steps(workdir)}
+        if jax.process_index() == 0:
+            for doomed in self._directory.glob(f"*{DELETED}"):
+                doomed.rmtree()
         self._manager = ocp.CheckpointManager(
             self._directory,
             item_names=ITEMS,
             options=ocp.CheckpointManagerOptions(
                 cleanup_tmp_directories=True,
-                preservation_policy=_LatestAndBest(max_to_keep, self._losses),
                 enable_async_checkpointing=True,
             ),
         )
-        self._failures = 0
+        self._saving: int | None = None
+        self._failures = 0  # in a row
+        self._message: str | None = None  # of a failure that was not told yet
 
     def latest_step(self) -> int | None:
         """Return the newest step that is committed on disk."""
@@ -76,29 +68,32 @@ class Checkpoints:
     def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
         """Copy the state off the devices and write it in the background; an earlier save is waited for.
 
+        A save that fails is told by `failure`, and the run goes on until the next one.
+
         Raises:
-            CheckpointError: two saves in a row failed. (After one, see `failure`, the run goes on.)
+            CheckpointError: the save before has failed, and this one as well.
         """
+        self._settle()
+        self._delete_old()
         rest = {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "params"}
-        self._losses[step] = evaluation_loss(meta)
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             train_state=ocp.args.StandardSave(rest),
             meta=ocp.args.JsonSave({"format_version": FORMAT_VERSION, "step": step, **meta}),
         )
+        self._losses[step] = evaluation_loss(meta)
         try:
             self._manager.save(step, args=items, force=True)
+            self._saving = step
         except Exception as error:
-            self._fail(error)
+            self._note_failure(error)
 
     def failure(self) -> str | None:
-        """Return why the last background save failed, once; None when none did or it is still being written."""
-        try:
-            self._manager.check_for_errors()
-        except Exception as error:
-            self._fail(error)
-            return f"{type(error).__name__}: {error}"
-        return None
+        """Return why a save has failed, once for each; None when none did or the last is still being written."""
+        if not self._manager.is_saving_in_progress():
+            self._settle()
+        message, self._message = self._message, None
+        return message
 
     def restore(self, step: int, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """Return the state and the meta of a step, placed as `abstract` says.
@@ -122,22 +117,52 @@ class Checkpoints:
         return TrainState(params=found["params"], **found["train_state"]), meta
 
     def wait(self) -> None:
-        """Wait until all saves are on disk.
+        """Wait until the last save is on disk.
 
         Raises:
-            CheckpointError: the last save failed.
+            CheckpointError: it failed.
         """
-        try:
-            self._manager.wait_until_finished()
-        except Exception as error:
-            raise CheckpointError(f"the last checkpoint in {self._directory} was not written: {error}") from error
+        self._settle()
+        self._delete_old()
+        if self._failures:
+            raise CheckpointError(f"the last checkpoint was not written to {self._directory}: {self._message}")
 
     def close(self) -> None:
         """Free what saving needs; call `wait` before, to learn about failures."""
-        self._manager.close()
+        with contextlib.suppress(Exception):  # of a save whose failure was told
+            self._manager.close()
 
-    def _fail(self, error: Exception) -> None:
+    def _settle(self) -> None:
+        """Wait for the background part of a save, and note how it ended."""
+        if self._saving is None:
+            return
+        try:
+            self._saving = None
+            self._manager.wait_until_finished()
+            self._failures = 0
+        except Exception as error:
+            self._note_failure(error)
+
+    def _delete_old(self) -> None:
+        """Delete all but the newest and the best of what is on disk.
+
+        Orbax' own deletion, killed half-way, leaves a directory that looks whole; so a directory is renamed first.
+        """
+        if jax.process_index() != 0:
+            return
+        steps = committed_steps(self._directory.parent)
+        best = best_step({step: self._losses.get(step, math.inf) for step in steps})
+        for step in {*steps[: -self._max_to_keep]} - {best}:
+            directory = self._directory / str(step)
+            if "://" in str(directory):  # an object store cannot rename; there the commit file counts
+                (directory / "commit_success.txt").unlink()
+            else:
+                directory = directory.rename(directory.with_name(f"{step}{DELETED}"))
+            directory.rmtree()
+
+    def _note_failure(self, error: Exception) -> None:
         self._failures += 1
+        self._message = f"{type(error).__name__}: {error}"
         if self._failures > 1:
             raise CheckpointError(
                 f"two checkpoints in a row were not written to {self._directory} ({error}); free some space there or "
@@ -204,7 +229,7 @@ def resolve(address: str) -> Address:
     if scheme != "run" or not colon or not rest:
         raise ValueError(f"{address!r} is not the address of a run; use run:DIR, run:DIR@STEP or run:DIR@best")
     directory, at, which = rest.partition("@")
-    workdir = epath.Path(directory)
+    workdir = _absolute(directory)
     steps = committed_steps(workdir)
     if not steps:
         raise FileNotFoundError(f"{address!r}: {workdir} has no checkpoint; is it the --workdir of a run?")
@@ -220,15 +245,16 @@ def resolve(address: str) -> Address:
     return Address(workdir, int(which))
 
 
-def load_params(address: str, shardings: Any = None) -> Any:
+def load_params(address: str, shardings: Any = None, item: str = "params") -> Any:
     """Return the parameters of a checkpoint.
 
     Args:
         address: `run:DIR[@step|@best]`.
         shardings: one for all parameters or a tree of them; default: whole on the first local device.
+        item: "params", or "train_state" for what else was saved.
     """
     found = resolve(address)
-    path = found.workdir / DIRECTORY / str(found.step) / "params"
+    path = found.workdir / DIRECTORY / str(found.step) / item
     if shardings is None:
         shardings = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with ocp.StandardCheckpointer() as checkpointer:
@@ -244,3 +270,8 @@ def load_params(address: str, shardings: Any = None) -> Any:
 def load_config(address: str) -> dict[str, Any]:
     """Return the plain config (config.json) of the run that an address names."""
     return json.loads((resolve(address).workdir / "config.json").read_text())
+
+
+def _absolute(path: str | os.PathLike[str]) -> epath.Path:
+    """Return a path that orbax takes: it refuses relative ones; etils would make a local path of a gs:// one."""
+    return epath.Path(path) if "://" in str(path) else epath.Path(os.path.abspath(path))

@@ -14,7 +14,6 @@ import numpy as np
 import tensorboardX
 from etils import epath
 
-from bert_jax.training.initialize import Start
 from bert_jax.training.reference_curve import ReferenceCurve
 from bert_jax.training.state import Metrics
 from bert_jax.training.throughput import Throughput
@@ -164,17 +163,18 @@ class Reporter:
         total_steps: int,
         throughput: Throughput,
         reference: ReferenceCurve | None,
-        start: Start,
+        restored_step: int = 0,
+        evaluate_again: bool = False,
     ) -> None:
-        """Open the writers in process 0; in others nothing is written. Rows beyond the start are cut."""
+        """Open the writers in process 0; others write nothing. Rows beyond the start are cut (`MetricsFile`)."""
         self._total_steps, self._throughput, self._reference = total_steps, throughput, reference
         self._progress = Progress()
         self._writers: dict[str, Callable[[dict[str, Any]], None]] = {}
         self._tensorboard: Any = None
         if jax.process_index() == 0:
-            self._writers[FILE] = MetricsFile(workdir, start.step, start.evaluation_pending).write
+            self._writers[FILE] = MetricsFile(workdir, restored_step, evaluate_again).write
             self._writers["TensorBoard"] = self._write_tensorboard
-            self._open_tensorboard(workdir, start.step)
+            self._open_tensorboard(workdir, restored_step)
 
     def train(self, step: int, window: MetricWindow, seconds: float) -> None:
         """Write the row of a window that took `seconds` without evaluations and saves."""

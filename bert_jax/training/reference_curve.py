@@ -25,7 +25,7 @@ LEAST_SPREAD = 0.01  # nats; a spread of two or three runs can be 0 by chance
 class ReferenceCurve:
     """A curve that was read, and how long the run has been off it."""
 
-    def __init__(self, name: str, points: Sequence[tuple[float, float, float]]) -> None:
+    def __init__(self, name: str, points: Sequence[Sequence[float]]) -> None:
         """Take points (real tokens, loss, spread) with rising tokens."""
         self.name = name
         self._tokens, self._losses, self._spreads = (np.array(column) for column in zip(*points, strict=True))
@@ -110,7 +110,7 @@ def record(name: str, config: str, runs: Sequence[RecordedRun]) -> dict[str, Any
         at_tokens = [first.losses[index], *(float(np.interp(tokens, run.tokens, run.losses)) for run in others)]
         near = first.losses[max(0, index - NEIGHBOURS) : index + NEIGHBOURS + 1]
         spread = statistics.stdev(at_tokens) if others else _residual_spread(near)
-        points.append([round(tokens), round(statistics.fmean(at_tokens), 4), round(spread, 4)])
+        points.append([round(tokens, 1), round(statistics.fmean(at_tokens), 4), round(spread, 4)])
     return {"name": name, "config": config, "runs": len(runs), "points": points}
 
 

@@ -116,7 +116,9 @@ def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = Non
                 eval_every_steps=job.eval_every_steps,
                 checkpoints=checkpoints,
                 fingerprint=source.fingerprint,
-                reporter=Reporter(workdir.path, job.train.num_steps, rates, curve, start),
+                reporter=Reporter(
+                    workdir.path, job.train.num_steps, rates, curve, start.step, start.evaluation_pending
+                ),
                 mesh=job.mesh,
                 first_step=start.step,
                 window=MetricWindow(start.meta.get("window")),

@@ -6,7 +6,7 @@ array a mesh axis is used once, for the first logical axis that asks for it.
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -35,21 +35,24 @@ def on_mesh(mesh: Mesh) -> Iterator[None]:
 
 
 def partition_spec(
-    names: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh, undivided: list[str] | None = None
+    names: tuple[str | None, ...],
+    shape: tuple[int, ...],
+    mesh_shape: Mapping[str, int],
+    undivided: list[str] | None = None,
 ) -> PartitionSpec:
     """Return how an array with these logical axes is split over the mesh.
 
     Args:
         names: a logical axis (or None) for each dimension.
         shape: the array's shape, of the same length.
-        mesh: has the axes of the table.
+        mesh_shape: the sizes of the mesh's axes.
         undivided: receives a sentence for each dimension that stays whole because its size is not divisible.
     """
     used: set[str] = set()
     spec: list[tuple[str, ...] | None] = []
     for name, size in zip(names, shape, strict=True):
         axes = tuple(axis for axis in LOGICAL_AXES[name] if axis not in used) if name else ()
-        ways = math.prod(mesh.shape[axis] for axis in axes)
+        ways = math.prod(mesh_shape[axis] for axis in axes)
         if ways > 1 and size % ways == 0:
             used.update(axes)
             spec.append(axes)
@@ -72,7 +75,7 @@ def boxed_shardings(boxed: Any, mesh: Mesh, undivided: list[str] | None = None) 
     def sharding(leaf: Any) -> NamedSharding:
         if not isinstance(leaf, nn.Partitioned):
             return NamedSharding(mesh, PartitionSpec())
-        return NamedSharding(mesh, partition_spec(leaf.names, leaf.value.shape, mesh, undivided))
+        return NamedSharding(mesh, partition_spec(leaf.names, leaf.value.shape, mesh.shape, undivided))
 
     return jax.tree.map(sharding, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned))
 

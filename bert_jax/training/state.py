@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Float, Int, UInt32
 
 from bert_jax.training import sharding
 from bert_jax.training.optimizers import Optimizer, OptimizerConfig
@@ -49,40 +48,49 @@ class TrainState:
     """All that changes from step to step.
 
     Attributes:
-        step: updates done, skipped ones included; also the number of the next batch.
+        step: int32 scalar, updates done, skipped ones included; also the number of the next batch.
         params: the model's parameters, float32.
         opt_state: the optimizer's.
         carry: the objective's, rows on the leading axis; empty for BERT.
-        skipped_steps: updates not applied because the loss or a gradient was not finite.
+        skipped_steps: int32 scalar, updates not applied because the loss or a gradient was not finite.
     """
 
-    step: Int[Array, ""]
+    # Arrays, or anything that stands for them in a tree of this shape: shapes, shardings, axis names.
+    step: Any
     params: Any
     opt_state: Any
     carry: Any
-    skipped_steps: Int[Array, ""]
+    skipped_steps: Any
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Hyper:
-    """What a sweep may vary without compiling again; scalars, or with a leading trials axis under `vmap`."""
+    """What a sweep may vary without compiling again; scalars, or with a leading trials axis under `vmap`.
 
-    peak_learning_rate: Float[Array, "..."]
-    warmup_steps: Int[Array, "..."]
-    total_steps: Int[Array, "..."]
-    weight_decay: Float[Array, "..."]
-    seed: UInt32[Array, "..."]
+    Attributes:
+        peak_learning_rate: float32.
+        warmup_steps: int32.
+        total_steps: int32, where the learning rate reaches 0.
+        weight_decay: float32.
+        seed: uint32, of dropout.
+    """
+
+    peak_learning_rate: Any
+    warmup_steps: Any
+    total_steps: Any
+    weight_decay: Any
+    seed: Any
 
 
 def make_hyper(config: OptimizerConfig, total_steps: int, seed: int, mesh: Mesh) -> Hyper:
     """Return the hyper-parameters of one run, on every device of the mesh."""
     values = Hyper(
-        peak_learning_rate=np.float32(config.peak_learning_rate),  # pyright: ignore[reportArgumentType]
-        warmup_steps=np.int32(config.warmup_steps),  # pyright: ignore[reportArgumentType]
-        total_steps=np.int32(total_steps),  # pyright: ignore[reportArgumentType]
-        weight_decay=np.float32(config.weight_decay),  # pyright: ignore[reportArgumentType]
-        seed=np.uint32(seed % 2**32),  # pyright: ignore[reportArgumentType]
+        peak_learning_rate=np.float32(config.peak_learning_rate),
+        warmup_steps=np.int32(config.warmup_steps),
+        total_steps=np.int32(total_steps),
+        weight_decay=np.float32(config.weight_decay),
+        seed=np.uint32(seed % 2**32),
     )
     return jax.device_put(values, sharding.replicated(mesh))
 

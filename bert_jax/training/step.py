@@ -44,9 +44,9 @@ def make_train_step(
     choose("config.train.on_nonfinite", on_nonfinite, ON_NONFINITE)
 
     def step(state: TrainState, batch: Batch, hyper: Hyper) -> tuple[TrainState, Metrics]:
-        seed = fold_seed(hyper.seed, state.step)
+        seed = fold_seed(hyper.seed, state.step.astype(jnp.uint32))
         gradients, loss, metrics, carry = _accumulate(objective, microbatches, state, batch, seed)
-        gradient_norm = optax.global_norm(gradients)
+        gradient_norm = optax.tree.norm(gradients)
         learning_rate = warmup_linear(state.step, hyper.peak_learning_rate, hyper.warmup_steps, hyper.total_steps)
         updates, opt_state = optimizer.update(
             gradients,
@@ -96,7 +96,7 @@ def split_rows(tree: Any, microbatches: int) -> Any:
         [r0 r1 r2 r3 | r4 r5 r6 r7] on two devices, 2 microbatches → [r0 r2 | r4 r6], [r1 r3 | r5 r7]
     """
 
-    def split(x: jax.Array) -> jax.Array:
+    def split(x: Any) -> jax.Array:
         # [rows / microbatches, microbatches, …] → [microbatches, rows / microbatches, …]
         return jnp.moveaxis(x.reshape(x.shape[0] // microbatches, microbatches, *x.shape[1:]), 1, 0)
 
@@ -128,7 +128,8 @@ def _accumulate(
         (loss, (metrics, carry)), gradients = share_and_gradients(state.params, carry, rows, index)
         return jax.tree.map(jnp.add, total, (gradients, loss, metrics)), carry
 
-    parts = (jnp.arange(microbatches), split_rows(batch, microbatches), split_rows(state.carry, microbatches))
+    numbers = jnp.arange(microbatches, dtype=jnp.uint32)
+    parts = (numbers, split_rows(batch, microbatches), split_rows(state.carry, microbatches))
     first = jax.tree.map(lambda x: x[0], parts)
     shapes = jax.eval_shape(lambda part: share_and_gradients(state.params, part[2], part[1], part[0]), first)
     (loss, (metrics, _)), gradients = shapes

@@ -1,0 +1,39 @@
+"""Evaluate a checkpoint on held-out text: `python -m launch.evaluate --checkpoint=run:runs/demo`.
+
+Prints one JSON object: masked-word loss, perplexity and accuracy, next-sentence accuracy, and what token frequencies
+alone reach on the same masked positions.
+"""
+
+import json
+import sys
+
+from absl import app, flags, logging
+
+from bert_jax.training.checkpoint import CheckpointError
+from bert_jax.training.evaluation import EvalConfig
+from bert_jax.training.pretraining import evaluate_checkpoint
+
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "run:DIR, run:DIR@STEP or run:DIR@best.", required=True)
+CORPUS = flags.DEFINE_string("corpus", "", "A prepared corpus of the same vocabulary; default: that of the run.")
+INSTANCES = flags.DEFINE_string("instances", "", "An instance set of the corpus; default: that of the run.")
+MAX_ROWS = flags.DEFINE_integer("max_rows", 0, "Only the first rows of the validation split; 0 = all.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows at a time.")
+
+
+def main(argv: list[str]) -> int:
+    """Run the command line."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.ERROR)  # orbax warns of a file that it does not need
+    try:
+        config = EvalConfig(every_steps=0, max_rows=MAX_ROWS.value, batch_size=BATCH_SIZE.value)
+        print(json.dumps(evaluate_checkpoint(CHECKPOINT.value, CORPUS.value, config, INSTANCES.value), indent=2))
+    except (ValueError, FileNotFoundError, CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,190 @@
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from bert_jax.training import checkpoint
+from bert_jax.training.checkpoint import CheckpointError, Checkpoints, best_step, committed_steps, resolve
+from bert_jax.training.state import TrainState
+
+
+def make_state(value):
+    return TrainState(
+        step=jnp.int32(value),
+        params={"layers": {"kernel": jnp.full((4, 2), value, jnp.float32)}},
+        opt_state={"mu": {"layers": {"kernel": jnp.full((4, 2), -value, jnp.float32)}}},
+        carry={},
+        skipped_steps=jnp.int32(0),
+    )
+
+
+def abstract_of(state):
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
+
+
+def meta(loss=None):
+    return {"config_fingerprint": "f", "evaluation": None if loss is None else {"eval/loss": loss}}
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    checkpoints = Checkpoints(tmp_path, max_to_keep=2)
+    yield checkpoints
+    checkpoints.close()
+
+
+def test_a_state_comes_back_with_its_meta(checkpoints):
+    checkpoints.save(3, make_state(3), meta(1.5))
+    checkpoints.wait()
+    state, found = checkpoints.restore(3, abstract_of(make_state(0)))
+    jax.tree.map(np.testing.assert_array_equal, state, make_state(3))
+    assert found["step"] == 3
+    assert found["evaluation"] == {"eval/loss": 1.5}
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path, max_to_keep=2)
+    for step, loss in ((1, 5.0), (2, 3.0), (3, 4.0)):
+        checkpoints.save(step, make_state(step), meta(loss))
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path, max_to_keep=2)  # what was best is read back from the disk
+    for step in (4, 5):
+        checkpoints.save(step, make_state(step), meta())
+    checkpoints.wait()
+    checkpoints.close()
+    assert committed_steps(tmp_path) == [2, 4, 5]
+    assert resolve(f"run:{tmp_path}").step == 5
+    assert resolve(f"run:{tmp_path}@best").step == 2
+    assert resolve(f"run:{tmp_path}@4").step == 4
+
+
+def test_parameters_load_alone(checkpoints, tmp_path):
+    checkpoints.save(3, make_state(3), meta())
+    checkpoints.wait()
+    (tmp_path / "config.json").write_text(json.dumps({"seed": 1}))
+    params = checkpoint.load_params(f"run:{tmp_path}@3")
+    np.testing.assert_array_equal(params["layers"]["kernel"], np.full((4, 2), 3.0))
+    assert checkpoint.load_config(f"run:{tmp_path}") == {"seed": 1}
+
+
+def test_a_half_written_checkpoint_is_neither_seen_nor_left(tmp_path):
+    half = tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp" / "params"
+    half.mkdir(parents=True)
+    checkpoints = Checkpoints(tmp_path, max_to_keep=2)
+    assert checkpoints.latest_step() is None
+    checkpoints.save(8, make_state(8), meta())  # waits for the cleaning
+    checkpoints.wait()
+    checkpoints.close()
+    assert not half.exists()
+    assert committed_steps(tmp_path) == [8]
+
+
+def test_a_deletion_that_was_interrupted_is_finished(checkpoints, tmp_path):
+    checkpoints.save(3, make_state(3), meta())
+    checkpoints.wait()
+    half = tmp_path / "checkpoints" / "2.deleted"
+    (half / "params").mkdir(parents=True)
+    assert committed_steps(tmp_path) == [3]
+    Checkpoints(tmp_path, max_to_keep=2).close()
+    assert not half.exists()
+
+
+def test_nothing_is_deleted_before_its_successor_is_whole(checkpoints, monkeypatch):
+    for step in (1, 2):
+        checkpoints.save(step, make_state(step), meta())
+    checkpoints.wait()
+    with monkeypatch.context() as patch:
+        break_writing(patch, "background")
+        checkpoints.save(3, make_state(3), meta())
+        with pytest.raises(CheckpointError):
+            checkpoints.wait()
+    assert checkpoints.latest_step() == 2
+    assert committed_steps(checkpoints._directory.parent) == [1, 2]
+
+
+def break_writing(monkeypatch, where):
+    """Let every save fail, at once or when the background thread renames what it wrote."""
+
+    def fail(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    if where == "background":
+        monkeypatch.setattr(ocp.path.atomicity.AtomicRenameTemporaryPath, "finalize", fail)
+    else:
+        monkeypatch.setattr(ocp.CheckpointManager, "save", fail)
+
+
+@pytest.mark.parametrize("where", ["background", "save"])
+def test_a_failed_save_is_told_once_not_advertised_and_does_not_block_later_ones(checkpoints, monkeypatch, where):
+    checkpoints.save(1, make_state(1), meta())
+    checkpoints.wait()
+    with monkeypatch.context() as patch:
+        break_writing(patch, where)
+        checkpoints.save(2, make_state(2), meta())
+        while (message := checkpoints.failure()) is None:
+            pass
+        assert "No space left" in message
+        assert checkpoints.failure() is None
+    assert checkpoints.latest_step() == 1
+    checkpoints.save(3, make_state(3), meta())
+    checkpoints.wait()
+    assert checkpoints.latest_step() == 3
+
+
+def test_two_failures_in_a_row_stop_the_run(checkpoints, monkeypatch):
+    break_writing(monkeypatch, "save")
+    checkpoints.save(1, make_state(1), meta())
+    with pytest.raises(CheckpointError, match="two checkpoints in a row"):
+        checkpoints.save(2, make_state(2), meta())
+
+
+def test_a_last_save_that_failed_fails_the_run(checkpoints, monkeypatch):
+    break_writing(monkeypatch, "save")
+    checkpoints.save(1, make_state(1), meta())
+    with pytest.raises(CheckpointError, match="the last checkpoint was not written"):
+        checkpoints.wait()
+
+
+def test_a_damaged_checkpoint_names_itself_and_the_way_out(checkpoints, tmp_path):
+    checkpoints.save(3, make_state(3), meta())
+    checkpoints.wait()
+    for file in (tmp_path / "checkpoints" / "3" / "params" / "d").iterdir():
+        file.write_bytes(file.read_bytes()[:10])
+    with pytest.raises(CheckpointError, match=r"checkpoints/3 cannot be restored.*delete that directory"):
+        checkpoints.restore(3, abstract_of(make_state(0)))
+
+
+def test_another_format_is_refused(checkpoints, tmp_path):
+    checkpoints.save(3, make_state(3), meta())
+    checkpoints.wait()
+    path = tmp_path / "checkpoints" / "3" / "meta" / "metadata"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
+    with pytest.raises(CheckpointError, match="format version 99, this code reads 1"):
+        checkpoints.restore(3, abstract_of(make_state(0)))
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "text"),
+    [
+        ("runs/demo", ValueError, "use run:DIR"),
+        ("hf:owner/name", ValueError, "use run:DIR"),
+        ("run:", ValueError, "use run:DIR"),
+        ("run:{path}/none", FileNotFoundError, "has no checkpoint"),
+        ("run:{path}@4", FileNotFoundError, r"use @best or one of \[3\]"),
+        ("run:{path}@best", FileNotFoundError, "no checkpoint of the run was evaluated"),
+    ],
+)
+def test_a_wrong_address_says_what_there_is(checkpoints, tmp_path, address, error, text):
+    checkpoints.save(3, make_state(3), meta())
+    checkpoints.wait()
+    with pytest.raises(error, match=text):
+        resolve(address.format(path=tmp_path))
+
+
+def test_the_best_step_has_the_lowest_finite_loss():
+    assert best_step({1: 3.0, 2: 2.0, 3: 2.0, 4: math.inf}) == 2
+    assert best_step({1: math.inf}) is None

@@ -1,0 +1,76 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.initialize import Source, initialize, merge_params
+from tests.training.tiny import assert_trees_equal, make_parts
+
+SCRATCH = Source(init_from="", may_miss=(), seed=0, fingerprint="f")
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return make_parts()
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "run", max_to_keep=1)
+    yield checkpoints
+    checkpoints.close()
+
+
+def start(parts, checkpoints, source=SCRATCH):
+    return initialize(parts.objective, parts.optimizer, parts.abstract, checkpoints, source, parts.mesh)
+
+
+def test_resuming_goes_before_init_from_and_scratch(parts, checkpoints):
+    state = dataclasses.replace(parts.state(seed=3), step=jax.numpy.int32(12))
+    checkpoints.save(12, state, {"config_fingerprint": "f", "evaluation_pending": True})
+    checkpoints.wait()
+    found = start(parts, checkpoints, dataclasses.replace(SCRATCH, init_from="run:nowhere"))
+    assert (found.step, found.description, found.evaluation_pending) == (12, "resuming after step 12", True)
+    assert_trees_equal(found.state, state)
+    with pytest.raises(ValueError, match="written with another config"):
+        start(parts, checkpoints, dataclasses.replace(SCRATCH, fingerprint="g"))
+
+
+def test_init_from_takes_the_parameters_only(parts, checkpoints, tmp_path):
+    other = Checkpoints(tmp_path / "other", max_to_keep=1)
+    state = dataclasses.replace(parts.state(seed=3), step=jax.numpy.int32(12))
+    other.save(12, state, {})
+    other.wait()
+    other.close()
+    address = f"run:{tmp_path / 'other'}"
+    found = start(parts, checkpoints, dataclasses.replace(SCRATCH, init_from=address))
+    assert found.description == f"starting from the parameters of {address}"
+    assert_trees_equal(found.state.params, state.params)
+    assert (int(found.state.step), found.step, found.meta) == (0, 0, {})
+    assert all(not leaf.any() for leaf in jax.tree.leaves(jax.device_get(found.state.opt_state)))
+
+
+def test_scratch_is_a_function_of_the_seed(parts, checkpoints):
+    first, again = start(parts, checkpoints), start(parts, checkpoints)
+    other = start(parts, checkpoints, dataclasses.replace(SCRATCH, seed=1))
+    assert first.description == "starting from scratch with seed 0"
+    assert_trees_equal(first.state, again.state)
+    kernels = [found.state.params["embeddings"]["word_embeddings"] for found in (first, other)]
+    assert not np.array_equal(*kernels)
+
+
+FRESH = {"embeddings": np.zeros((4, 2)), "heads": {"bias": np.zeros(4)}}
+
+
+def test_allowed_parameters_may_miss_and_extra_ones_are_named():
+    loaded = {"embeddings": np.ones((4, 2)), "classifier": {"bias": np.ones(3)}}
+    params, notes = merge_params(FRESH, loaded, "run:x", may_miss=("heads",))
+    assert_trees_equal(params, {"embeddings": np.ones((4, 2)), "heads": {"bias": np.zeros(4)}})
+    assert notes == ["  new, not in the checkpoint: heads/bias", "  in the checkpoint, not used: classifier/bias"]
+
+
+def test_other_missing_parameters_and_other_shapes_are_refused_all_at_once():
+    with pytest.raises(ValueError, match=r"heads/bias is missing\n  embeddings has shape \(5, 2\), the model's is"):
+        merge_params(FRESH, {"embeddings": np.ones((5, 2))}, "run:x")

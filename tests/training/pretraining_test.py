@@ -1,0 +1,99 @@
+import dataclasses
+from typing import Any
+
+import pytest
+
+from bert_jax.models.bert import BertConfig
+from bert_jax.training.evaluation import EvalConfig
+from bert_jax.training.pretraining import PretrainConfig, build_config, evaluate_checkpoint, make_job
+from configs import bert
+from tests.training.runs import tiny_config
+
+
+@pytest.fixture
+def config(tiny_instances):
+    return tiny_config(tiny_instances)
+
+
+def test_the_vocabulary_size_is_the_corpus_tokenizers(config):
+    assert build_config(config).model["vocab_size"] == 64
+
+
+def test_a_fitting_config_makes_a_job(config):
+    job = make_job(build_config(config))
+    assert job.batch_size == 8
+    batches = job.batches(3)
+    assert next(batches)["input_ids"].shape == (8, 32)
+    batches.close()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "text"),
+    [
+        ({"data.corpus": "nowhere"}, FileNotFoundError, r"'nowhere' is not a prepared corpus; run .*launch\.prepare"),
+        ({"data.instances": "nsp-64"}, FileNotFoundError, "it has nsp-32"),
+        ({"model.vocab_size": 30_522}, ValueError, "has 64 word pieces; use 0"),
+        ({"model.max_position_embeddings": 16}, ValueError, "rows of 32 tokens.*max_position_embeddings is 16"),
+        ({"masking.masked_fraction": 0.9}, ValueError, "29 predictions a row, more than max_predictions_per_row 20"),
+        ({"data.batch_size": 7, "train.microbatches": 2}, ValueError, "use a multiple of 2"),
+        ({"mesh.tensor": 3}, ValueError, "does not fit"),
+        ({"optim.name": "sgd"}, ValueError, "accepted: adamw_bert"),
+        ({"model.hidden": 3}, ValueError, "hidden is unknown; accepted: hidden_size"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_written(config, overrides, error, text):
+    with config.unlocked():
+        config.update_from_flattened_dict(overrides)
+        if "model.hidden" in overrides:
+            config.model["hidden"] = 3
+    with pytest.raises(error, match=text):
+        make_job(build_config(config))
+
+
+def test_a_corpus_without_pairs_needs_an_objective_without_next_sentences(make_instances):
+    corpus = make_instances("none-32", pairs="none")
+    config = tiny_config(corpus, instances="none-32")
+    with pytest.raises(ValueError, match="has no sentence pairs"):
+        make_job(build_config(config))
+    config.objective.next_sentence = False
+    make_job(build_config(config))
+
+
+def test_evaluating_what_is_not_there_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="has no checkpoint"):
+        evaluate_checkpoint(f"run:{tmp_path}", "", EvalConfig(0, 0, 8))
+
+
+@pytest.mark.parametrize(
+    "arg",
+    [
+        "", "size=demo", "size=large,phase=2", "recipe=fast", "optimizer=lamb", "preset=one_gpu,size=large",
+        "preset=laptop,size=mini,vocab=uncased", "preset=smoke,size=3-768-12",
+    ],
+)  # fmt: skip
+def test_every_published_config_has_values_that_the_dataclasses_take(arg, tiny_instances):
+    config: Any = bert.get_config(arg)
+    config.data.corpus = str(tiny_instances)
+    config.model.vocab_size = 0
+    build_config(config)
+
+
+def test_every_setting_stands_in_the_config_file_so_that_a_flag_can_change_it():
+    config = bert.get_config().to_dict()
+    sections = {field.name: field.type for field in dataclasses.fields(PretrainConfig)} | {"model": BertConfig}
+    for name, section in sections.items():
+        if dataclasses.is_dataclass(section):
+            assert config[name].keys() == {field.name for field in dataclasses.fields(section)}, name
+
+
+def test_the_config_says_what_it_does_not_accept():
+    with pytest.raises(ValueError, match="accepted: paper, fast"):
+        bert.get_config("recipe=faster")
+    with pytest.raises(ValueError, match="accepted: 1, 2"):
+        bert.get_config("phase=3")
+
+
+def test_the_sweep_has_the_six_sizes_of_table_6():
+    runs = []
+    bert.sweep(lambda **overrides: runs.append(overrides))
+    assert [run["model.num_hidden_layers"] for run in runs] == [3, 6, 6, 12, 12, 24]

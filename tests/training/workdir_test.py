@@ -1,0 +1,104 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from bert_jax.training.workdir import Workdir, WorkdirInUseError, default_path, describe_environment, run_fingerprint
+
+CONFIG = {
+    "seed": 0,
+    "init_from": "",
+    "train": {"num_steps": 10, "microbatches": 1},
+    "eval": {"every_steps": 5, "max_rows": 0},
+    "optim": {"peak_learning_rate": 1e-3},
+    "mesh": {"data": -1},
+    "data": {"corpus": "data/a", "batch_size": 8},
+}
+
+
+def changed(section, **values):
+    return CONFIG | {section: CONFIG[section] | values}
+
+
+ALLOWED = [
+    changed("train", num_steps=20),
+    changed("eval", every_steps=2),
+    changed("mesh", data=8),
+    changed("data", corpus="elsewhere/a"),
+]
+REFUSED = [
+    changed("optim", peak_learning_rate=2e-3),
+    changed("data", batch_size=16),
+    changed("train", microbatches=2),
+    CONFIG | {"seed": 1},
+]
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    workdir = Workdir(tmp_path / "run")
+    workdir.adopt_config(CONFIG)
+    yield workdir
+    workdir.close()
+
+
+@pytest.mark.parametrize("config", ALLOWED)
+def test_steps_intervals_mesh_and_paths_may_differ_on_resuming(workdir, config):
+    assert len(workdir.adopt_config(config)) == 1
+    assert json.loads((workdir.path / "config.json").read_text()) == config
+    assert run_fingerprint(config) == run_fingerprint(CONFIG)
+
+
+@pytest.mark.parametrize("config", REFUSED)
+def test_any_other_difference_is_refused_and_shown(workdir, config):
+    with pytest.raises(ValueError, match=r"was .*, is .*\n.*another --workdir"):
+        workdir.adopt_config(config)
+    assert json.loads((workdir.path / "config.json").read_text()) == CONFIG
+    assert run_fingerprint(config) != run_fingerprint(CONFIG)
+
+
+def test_a_second_run_is_refused_until_the_first_ends(workdir, tmp_path):
+    with pytest.raises(WorkdirInUseError, match=r"in use by process \d+ on"):
+        Workdir(tmp_path / "run")
+    workdir.close()
+    Workdir(tmp_path / "run").close()
+
+
+def test_kill_9_frees_the_lock(tmp_path):
+    code = (
+        "import time; from bert_jax.training.workdir import Workdir\n"
+        f"workdir = Workdir({str(tmp_path)!r}); print('locked', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(WorkdirInUseError):
+            Workdir(tmp_path)
+        process.kill()
+        process.wait()
+    Workdir(tmp_path).close()
+
+
+def test_the_default_path_names_config_arguments_and_overrides():
+    path = default_path("configs/bert.py", "size=base,phase=1", {})
+    other = default_path("configs/bert.py", "size=base,phase=1", {"seed": 1})
+    assert path.parent.name == "runs"
+    assert path.name.startswith("bert-size=base,phase=1-")
+    assert len(path.name) == len("bert-size=base,phase=1-") + 8
+    assert path != other
+    assert default_path("configs/bert.py", "", {}).name.count("-") == 1
+
+
+def test_the_tokenizer_is_copied(workdir, tmp_path):
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "vocab.txt").write_text("[PAD]\n")
+    workdir.copy_tokenizer(tmp_path / "tokenizer")
+    assert (workdir.path / "tokenizer" / "vocab.txt").read_text() == "[PAD]\n"
+
+
+def test_the_environment_says_versions_and_commit():
+    facts = describe_environment()
+    assert facts["versions"]["jax"]
+    assert facts["device_kind"]
+    assert "git_commit" in facts
