@@ -8,11 +8,12 @@ Differs: several packed sequences a row; the vocabulary may be padded.
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
 from bert_jax.models.bert import Bert, BertConfig
-from bert_jax.models.layers import ACTIVATIONS, Dense, LayerNorm, with_axes
+from bert_jax.models.layers import ACTIVATIONS, Dense, LayerNorm, sum_rows, with_axes
 from bert_jax.models.transformer import DTYPES
 
 # Added to the logits of pieces that only pad the vocabulary: exp() of it is exactly 0 in float32.
@@ -49,10 +50,34 @@ class MaskedLmHead(nn.Module):
         bias = self.param("bias", zeros, (config.padded_vocab_size,), jnp.float32)
         if config.padded_vocab_size > config.vocab_size:
             bias = jnp.where(jnp.arange(config.padded_vocab_size) < config.vocab_size, bias, _PADDING_LOGIT)
-        # float32 results of a product in the compute dtype: the loss needs the differences of large logits
-        table = word_embeddings.astype(dtype)
-        logits = jnp.einsum("bpe,ve->bpv", transformed, table, preferred_element_type=jnp.float32)
-        return logits + bias
+        # [batch · predictions, embed] · [vocabulary, embed]ᵀ
+        rows = transformed.reshape(-1, transformed.shape[-1])
+        return _vocabulary_logits(rows, word_embeddings, bias).reshape(*hidden.shape[:2], -1)
+
+
+@jax.custom_vjp
+def _vocabulary_logits(rows: Array, table: Array, bias: Array) -> Array:
+    """Return rows · tableᵀ + bias: a product in the rows' dtype with float32 results.
+
+    The loss needs the differences of large logits, and the parameters' gradients are float32 too.
+    """
+    return jnp.matmul(rows, table.astype(rows.dtype).T, preferred_element_type=jnp.float32) + bias
+
+
+def _vocabulary_logits_forward(rows: Array, table: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _vocabulary_logits(rows, table, bias), (rows, table)
+
+
+def _vocabulary_logits_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array, Array]:
+    rows, table = residuals
+    narrow = gradient.astype(rows.dtype)
+    rows_gradient = jnp.matmul(narrow, table.astype(rows.dtype))
+    # Autodiff's form of this product made XLA's CPU back end transpose the whole gradient, its largest array.
+    table_gradient = jnp.einsum("nv,ne->ve", narrow, rows, preferred_element_type=jnp.float32)
+    return rows_gradient, table_gradient, sum_rows(gradient)
+
+
+_vocabulary_logits.defvjp(_vocabulary_logits_forward, _vocabulary_logits_backward)
 
 
 class PreTrainingHeads(nn.Module):

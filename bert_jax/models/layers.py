@@ -75,8 +75,46 @@ class Dense(nn.Module):
         zeros = with_axes(nn.initializers.zeros_init(), *self.axes[contracted:])
         kernel = self.param("kernel", init, shape, jnp.float32)
         bias = self.param("bias", zeros, self.features, jnp.float32)
-        outputs = jnp.tensordot(inputs.astype(self.dtype), kernel.astype(self.dtype), contracted)
-        return outputs + bias.astype(self.dtype)
+        # One plain matrix product of all rows, whatever the number of axes.
+        outer, width = inputs.shape[:-contracted], math.prod(self.features)
+        rows = inputs.astype(self.dtype).reshape(math.prod(outer), -1)
+        outputs = _affine(rows, kernel.reshape(rows.shape[1], width), bias.reshape(width))
+        return outputs.reshape(*outer, *self.features)
+
+
+@jax.custom_vjp
+def _affine(rows: Array, kernel: Array, bias: Array) -> Array:
+    """Return rows · kernel + bias, computed in the rows' dtype; the parameters' gradients are float32."""
+    return rows @ kernel.astype(rows.dtype) + bias.astype(rows.dtype)
+
+
+def _affine_forward(rows: Array, kernel: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _affine(rows, kernel, bias), (rows, kernel)
+
+
+def _affine_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array, Array]:
+    # Written out because XLA's CPU back end is slower with what autodiff makes of it: BERT-mini's feed-forward
+    # sub-layer, 4096 rows, forward and backward, took 123 ms of processor time, this 97 (2 cores under load, 2026-11).
+    rows, kernel = residuals
+    if rows.shape[1] > gradient.shape[1]:
+        # A product with a transposed factor costs a transposed copy of it: copy the narrow one. Without the barrier
+        # XLA swaps the factors back.
+        kernel_gradient = jnp.matmul(gradient.T, rows, preferred_element_type=jnp.float32)
+        kernel_gradient = jax.lax.optimization_barrier(kernel_gradient).T
+    else:
+        kernel_gradient = jnp.matmul(rows.T, gradient, preferred_element_type=jnp.float32)
+    return gradient @ kernel.astype(rows.dtype).T, kernel_gradient, sum_rows(gradient)
+
+
+_affine.defvjp(_affine_forward, _affine_backward)
+
+
+def sum_rows(rows: Float[Array, "rows columns"]) -> Float[Array, " columns"]:
+    """Return the float32 sum over the leading axis, as a product with ones.
+
+    XLA's CPU reduction over the leading axis of [640, 30522] took 129 ms, the product 6 (2 cores under load, 2026-11).
+    """
+    return jnp.matmul(jnp.ones(rows.shape[:1], rows.dtype), rows, preferred_element_type=jnp.float32)
 
 
 class LayerNorm(nn.Module):

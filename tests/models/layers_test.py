@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.models.layers import LayerNorm, dropout, fold_seed, gelu, gelu_tanh, random_bits, truncated_normal
+from bert_jax.models.layers import Dense, LayerNorm, dropout, fold_seed, gelu, gelu_tanh, random_bits, truncated_normal
 
 RATE = 0.1
 
@@ -159,3 +159,50 @@ def test_truncated_normal_differs_between_keys_and_repeats_with_one():
     first, again, other = (truncated_normal(1.0)(jax.random.key(seed), (512, 64)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert abs(correlation(np.asarray(first, np.float64), np.asarray(other, np.float64))) < 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "features", "axes"),
+    [
+        ((2, 3, 4), (7,), ("embed", "mlp")),
+        ((2, 3, 7), (4,), ("mlp", "embed")),
+        ((2, 3, 4), (2, 5), ("embed", "heads", "head_dim")),
+        ((2, 3, 2, 5), (4,), ("heads", "head_dim", "embed")),
+    ],
+    ids=["widen", "narrow", "to heads", "from heads"],
+)
+def test_dense_and_its_gradients_match_numpy(shape, features, axes):
+    rng = np.random.default_rng(0)
+    contracted = len(axes) - len(features)
+    inputs, kernel = rng.normal(size=shape), rng.normal(size=(*shape[-contracted:], *features))
+    bias, gradient = rng.normal(size=features), rng.normal(size=(2, 3, *features))
+    module = Dense(features, axes, 0.02, jnp.float32)
+    params = {"kernel": jnp.asarray(kernel, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
+
+    def run(params, inputs):
+        outputs: Any = module.apply({"params": params}, inputs)
+        return outputs
+
+    outputs, backward = jax.vjp(run, params, jnp.asarray(inputs, jnp.float32))
+    params_gradient, inputs_gradient = backward(jnp.asarray(gradient, jnp.float32))
+    np.testing.assert_allclose(outputs, np.tensordot(inputs, kernel, contracted) + bias, rtol=1e-5, atol=1e-5)
+    kernel_gradient = np.tensordot(inputs, gradient, ((0, 1), (0, 1)))
+    np.testing.assert_allclose(params_gradient["kernel"], kernel_gradient, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(params_gradient["bias"], gradient.sum((0, 1)), rtol=1e-5, atol=1e-5)
+    flat = gradient.reshape(6, -1) @ kernel.reshape(math.prod(kernel.shape[:contracted]), -1).T
+    np.testing.assert_allclose(inputs_gradient, flat.reshape(shape), rtol=1e-5, atol=1e-5)
+
+
+def test_dense_in_bfloat16_sums_its_parameters_gradients_in_float32():
+    # 4,096 rows of gradient 1: in bfloat16 a running sum would stop at 256.
+    module = Dense((1,), ("embed", None), 0.02, jnp.bfloat16)
+    params = {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)}
+
+    def total(params):
+        outputs: Any = module.apply({"params": params}, jnp.ones((4096, 1), jnp.bfloat16))
+        assert outputs.dtype == jnp.bfloat16
+        return outputs.astype(jnp.float32).sum()
+
+    gradient = jax.grad(total)(params)
+    assert gradient["kernel"].dtype == gradient["bias"].dtype == jnp.float32
+    assert float(gradient["kernel"][0, 0]) == float(gradient["bias"][0]) == 4096
