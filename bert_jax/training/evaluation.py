@@ -22,6 +22,7 @@ from bert_jax.training.metrics import evaluation_row
 from bert_jax.training.state import Batch, Metrics, Objective
 
 TOKEN_COUNTS = "token_counts.npy"
+FETCHED_AT_ONCE = 16  # batches: the host makes the next ones while the device computes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,11 +115,21 @@ def evaluate(step: EvaluationStep, params: Any, carry: Any, batches: Iterable[Ba
         batches: placed on the mesh; the same number in every process.
     """
     sums: dict[str, tuple[float, float]] = {}
+    pending: list[Metrics] = []
+
+    def fetch() -> None:
+        for metrics in jax.device_get(pending):
+            for name, (total, count) in metrics.items():
+                old_total, old_count = sums.get(name, (0.0, 0.0))
+                sums[name] = (old_total + float(total), old_count + float(count))
+        pending.clear()
+
     for batch in batches:
         metrics, carry = step(params, carry, batch)
-        for name, (total, count) in jax.device_get(metrics).items():
-            old_total, old_count = sums.get(name, (0.0, 0.0))
-            sums[name] = (old_total + float(total), old_count + float(count))
+        pending.append(metrics)
+        if len(pending) == FETCHED_AT_ONCE:
+            fetch()
+    fetch()
     row = evaluation_row(sums)
     if "eval/unigram_loss" in row:
         row["eval/unigram_perplexity"] = float(np.exp(row.pop("eval/unigram_loss")))

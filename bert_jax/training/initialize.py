@@ -45,7 +45,7 @@ class Source:
         init_from: address of a checkpoint, "" for none.
         may_miss: first names of parameters that `init_from` need not have, such as ("heads",).
         seed: of new parameters.
-        fingerprint: of the config; a checkpoint of another one is not resumed.
+        fingerprint: of config and data; a checkpoint of others is not resumed.
     """
 
     init_from: str
@@ -72,8 +72,9 @@ def initialize(
         state, meta = checkpoints.restore(step, abstract)
         if meta["config_fingerprint"] != source.fingerprint:
             raise ValueError(
-                f"the checkpoint of step {step} was written with another config (fingerprint "
-                f"{meta['config_fingerprint']}, this one {source.fingerprint}); use another --workdir"
+                f"the checkpoint of step {step} was written with another config or other data (fingerprint "
+                f"{meta['config_fingerprint']}, this one {source.fingerprint}); use what the run began with, or "
+                "another --workdir"
             )
         return Start(state, step, meta, f"resuming after step {step:,}")
     state = _scratch(objective, optimizer, abstract, source.seed, mesh)

@@ -118,7 +118,7 @@ def train(
     while True:
         last = done >= config.num_steps
         restored = done == session.first_step
-        interrupted = not last and session.interrupted(done)
+        interrupted = session.interrupted(done)
         due = done > 0 and (last or is_due(done, session.eval_every_steps))
         pending = due and (session.evaluation_pending if restored else True)
 
@@ -157,8 +157,10 @@ def train(
             window.clear()
             if failure := session.checkpoints.failure():
                 session.reporter.say(f"warning: a checkpoint was not written ({failure}); the next save tries again")
+    if session.trace:
+        session.trace.stop(state)
     session.checkpoints.wait()
-    return state, last
+    return state, not interrupted
 
 
 def _fold(window: MetricWindow, config: TrainConfig, session: Session) -> None:
@@ -220,11 +222,16 @@ class Trace:
 
     def at(self, step: int, state: TrainState) -> None:
         """Begin or end the trace before batch `step`; waits for the device at both ends."""
-        if not self._running and step == self._first:
+        if step == self._first:
             jax.block_until_ready(state)
             jax.profiler.start_trace(str(self._directory))
             self._running = True
-        elif self._running and step >= self._last:
+        elif step >= self._last:
+            self.stop(state)
+
+    def stop(self, state: TrainState) -> None:
+        """End the trace if it runs."""
+        if self._running:
             jax.block_until_ready(state)
             jax.profiler.stop_trace()
             self._running = False

@@ -9,7 +9,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from bert_jax.config import build
+from bert_jax.config import build, fingerprint
 from bert_jax.corpus.vocabulary import WordPiece
 from bert_jax.input.loader import DataConfig, InstanceSet, evaluation_batches, open_instances, train_batches
 from bert_jax.input.masking import MaskingConfig
@@ -121,6 +121,7 @@ def make_job(config: PretrainConfig) -> Job:
         mesh=mesh,
         batches=lambda first: train_batches(instances, config.data, config.masking, config.seed, first, rows),
         evaluate=make_evaluate(objective, validation, config.eval, config.masking, config.seed, mesh),
+        data_fingerprint=fingerprint([shard.sha256 for shard in instances.manifest.splits["train"]]),
         row=throughput.bert_row_flops(model, record_format.sequence_length, predictions),
         tokenizer=Path(config.data.corpus) / "tokenizer",
         facts={"instances": instances.manifest.name, "corpus_fingerprint": instances.manifest.config_fingerprint},

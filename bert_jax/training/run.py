@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from bert_jax.input.placement import place_batch
 from bert_jax.training import throughput
-from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.checkpoint import Checkpoints, committed_steps
 from bert_jax.training.initialize import Source, initialize
 from bert_jax.training.loop import Session, Trace, TrainConfig, train
 from bert_jax.training.metrics import MetricWindow, Progress, Reporter
@@ -60,6 +60,7 @@ class Job:
         batches: from a step on, this process' rows of every batch.
         evaluate: parameters → the `eval/` row.
         row: FLOPs and tokens of a row.
+        data_fingerprint: of the training data's content; a run is not resumed on other data.
         tokenizer: directory to copy into the workdir; None = there is none.
         facts: more for run.json.
     """
@@ -77,6 +78,7 @@ class Job:
     batches: Callable[[int], HostBatches]
     evaluate: Callable[[Any], dict[str, float]]
     row: throughput.RowFlops
+    data_fingerprint: str
     tokenizer: Path | None = None
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -97,13 +99,14 @@ def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = Non
     trace = Trace.parse(options.profile_steps, Path(path) / "profile")
     curve = ReferenceCurve.load(job.train.reference_curve) if job.train.reference_curve else None
     with contextlib.closing(Workdir(path)) as workdir:
-        changed = workdir.adopt_config(job.config)
+        changed = workdir.adopt_config(job.config, resumes=bool(committed_steps(workdir.path)))
         if job.tokenizer is not None:
             workdir.copy_tokenizer(job.tokenizer)
         with contextlib.closing(Checkpoints(workdir.path, job.train.keep_checkpoints)) as checkpoints:
             optimizer, notes = make_optimizer(job.optim), list[str]()
             abstract = abstract_state(job.objective, optimizer, job.batch_size, job.mesh, notes)
-            source = Source(job.init_from, job.may_miss, job.seed, run_fingerprint(job.config))
+            identity = run_fingerprint(job.config, job.data_fingerprint)
+            source = Source(job.init_from, job.may_miss, job.seed, identity)
             start = initialize(job.objective, optimizer, abstract, checkpoints, source, job.mesh)
             changes = [f"config.{name} was {old!r}, is now {new!r}" for name, (old, new) in changed.items()]
             for line in (f"{workdir.path}: {start.description}", *changes, *dict.fromkeys(notes)):

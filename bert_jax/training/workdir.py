@@ -49,8 +49,12 @@ class Workdir:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _take_lock(self.path)
 
-    def adopt_config(self, config: Any) -> dict[str, tuple[Any, Any]]:
-        """Write config.json, or hold the config against the one that the run was started with.
+    def adopt_config(self, config: Any, resumes: bool) -> dict[str, tuple[Any, Any]]:
+        """Hold the config against the one that the run was started with, and write config.json.
+
+        Args:
+            config: resolved.
+            resumes: whether there is a checkpoint; without one any config may be begun with.
 
         Returns:
             The differences from the run's last config that are allowed; they take effect.
@@ -61,7 +65,7 @@ class Workdir:
         path = self.path / "config.json"
         plain = to_plain(config)
         changed: dict[str, tuple[Any, Any]] = {}
-        if path.exists():
+        if resumes and path.exists():
             changed = differences(json.loads(path.read_text()), json.loads(json.dumps(plain)))
             refused = {name: values for name, values in changed.items() if not MAY_DIFFER.match(name)}
             if refused:
@@ -111,9 +115,9 @@ def default_path(config_file: str, arg: str | None, overrides: dict[str, Any]) -
     return Path("runs") / "-".join(parts)
 
 
-def run_fingerprint(config: Any) -> str:
+def run_fingerprint(config: Any, data_fingerprint: str) -> str:
     """Return the fingerprint of what may not change while a run goes on; checkpoints carry it."""
-    return fingerprint(_without_what_may_differ(to_plain(config), ""))
+    return fingerprint([_without_what_may_differ(to_plain(config), ""), data_fingerprint])
 
 
 def describe_environment() -> dict[str, Any]:

@@ -38,24 +38,30 @@ REFUSED = [
 @pytest.fixture
 def workdir(tmp_path):
     workdir = Workdir(tmp_path / "run")
-    workdir.adopt_config(CONFIG)
+    workdir.adopt_config(CONFIG, resumes=False)
     yield workdir
     workdir.close()
 
 
 @pytest.mark.parametrize("config", ALLOWED)
 def test_steps_intervals_mesh_and_paths_may_differ_on_resuming(workdir, config):
-    assert len(workdir.adopt_config(config)) == 1
+    assert len(workdir.adopt_config(config, resumes=True)) == 1
     assert json.loads((workdir.path / "config.json").read_text()) == config
-    assert run_fingerprint(config) == run_fingerprint(CONFIG)
+    assert run_fingerprint(config, "d") == run_fingerprint(CONFIG, "d")
 
 
 @pytest.mark.parametrize("config", REFUSED)
 def test_any_other_difference_is_refused_and_shown(workdir, config):
+    assert run_fingerprint(config, "d") != run_fingerprint(config, "other data")
     with pytest.raises(ValueError, match=r"was .*, is .*\n.*another --workdir"):
-        workdir.adopt_config(config)
+        workdir.adopt_config(config, resumes=True)
     assert json.loads((workdir.path / "config.json").read_text()) == CONFIG
-    assert run_fingerprint(config) != run_fingerprint(CONFIG)
+    assert run_fingerprint(config, "d") != run_fingerprint(CONFIG, "d")
+
+
+def test_a_run_that_saved_nothing_may_begin_with_another_config(workdir):
+    assert workdir.adopt_config(REFUSED[0], resumes=False) == {}
+    assert json.loads((workdir.path / "config.json").read_text()) == REFUSED[0]
 
 
 def test_a_second_run_is_refused_until_the_first_ends(workdir, tmp_path):
