@@ -23,27 +23,18 @@ SENTENCES = (
     "The default [MASK] is None.",
     "This module provides a [MASK] of functions.",
 )
-COMMANDS = {
-    "Prepare a corpus: the documentation of this Python, a vocabulary, sentence pairs": (
-        "launch.prepare",
-        "--config=configs/corpus.py:name=python_docs",
-    ),
-    "Pretrain a small BERT on it: masked words and next sentences": (
-        "launch.pretrain",
-        "--config=configs/bert.py:size=demo",
-        f"--workdir={WORKDIR}",
-    ),
-    "Fill masks": (
-        "launch.fill_mask",
-        f"--checkpoint=run:{WORKDIR}",
-        "--top_k=3",
-        *(f"--text={sentence}" for sentence in SENTENCES),
-    ),
-}
+PREPARE = ("launch.prepare", "--config=configs/corpus.py:name=python_docs")
+PRETRAIN = ("launch.pretrain", "--config=configs/bert.py:size=demo", f"--workdir={WORKDIR}")
+FILL_MASK = (
+    "launch.fill_mask",
+    f"--checkpoint=run:{WORKDIR}",
+    "--top_k=3",
+    *(f"--text={sentence}" for sentence in SENTENCES),
+)
 NEXT = f"""What to run next
   guess more words        python -m launch.fill_mask --checkpoint=run:{WORKDIR}
   train it for longer     python -m launch.pretrain --config=configs/bert.py:size=demo --workdir={WORKDIR} \\
-                            --config.train.num_steps=5000
+                            --config.train.num_steps=20000
   use your own text       python -m launch.prepare --config=configs/corpus.py:name=text,kind=books,path=DIRECTORY
                           python -m launch.pretrain --config=configs/bert.py:size=mini --config.data.corpus=data/text
   BERT-Base as published  see "Pretraining BERT" in README.md"""
@@ -53,20 +44,25 @@ def main(argv: list[str]) -> None:
     """Run the three commands and compare the result with chance."""
     if len(argv) > 1:
         raise app.UsageError("the demo takes no arguments; it prints the commands that do")
-    for number, (title, arguments) in enumerate(COMMANDS.items(), start=1):
-        _print_banner(f"{number}/{len(COMMANDS)}  {title}\n     {shlex.join(('python', '-m', *arguments))}")
-        try:
-            status = subprocess.run([sys.executable, "-m", *arguments], check=False).returncode
-        except KeyboardInterrupt:
-            print("\nstopped; the same command goes on from where it was", file=sys.stderr)
-            sys.exit(130)
-        if status:
-            print(f"\nthe command above ended with status {status}; the demo stops here", file=sys.stderr)
-            sys.exit(status)
+    _run("1/3  Prepare a corpus: the documentation of this Python, a vocabulary, sentence pairs", PREPARE)
+    _run("2/3  Pretrain a small BERT on it: masked words and next sentences", PRETRAIN)
     evaluations = [row for row in read_rows(epath.Path(WORKDIR) / FILE) if is_eval(row)]
     _print_banner("What it learned, on modules that it never saw")
     print(summary(evaluations[-1]))
+    _run("3/3  Fill masks", FILL_MASK)
     print(f"\n{NEXT}")
+
+
+def _run(title: str, command: tuple[str, ...]) -> None:
+    """Show a command, run it, and leave with its status unless that is 0."""
+    _print_banner(f"{title}\n     {shlex.join(('python', '-m', *command))}")
+    try:
+        status = subprocess.run([sys.executable, "-m", *command], check=False).returncode
+    except KeyboardInterrupt:
+        status = 130
+    if status:
+        print(f"\nthe command above ended with status {status}; the demo goes on from there when run again")
+        sys.exit(status)
 
 
 def summary(row: dict[str, Any]) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from launch import demo
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = sorted(path for path in (ROOT / "bert_jax").rglob("*.py") if path.name != "__init__.py")
@@ -36,15 +38,17 @@ for command in json.loads(sys.argv[2]):
 
 
 def texts() -> list[str]:
-    """Return the documents, and the docstrings at the head of launchers and configs."""
+    """Return the documents, the docstrings at the head of launchers and configs, and the end of the demo."""
     sources = [*(ROOT / "launch").glob("*.py"), *(ROOT / "configs").glob("*.py")]
     heads = [ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) for path in sorted(sources)]
-    return [path.read_text(encoding="utf-8") for path in DOCUMENTS] + [head for head in heads if head]
+    return [*(path.read_text(encoding="utf-8") for path in DOCUMENTS), *filter(None, heads), demo.NEXT]
 
 
 def launcher_commands() -> dict[str, list[list[str]]]:
     """Return the arguments of every `python -m launch.NAME …` in the texts, by launcher; `…` stands for some."""
     commands: dict[str, list[list[str]]] = {}
+    for command in (demo.PREPARE, demo.PRETRAIN, demo.FILL_MASK):
+        commands.setdefault(command[0].removeprefix("launch."), []).append(list(command[1:]))
     for text in texts():
         for found in re.finditer(r"python -m launch\.(\w+)((?:\\\n|[^\n`])*)", text):
             line = found[2].replace("\\\n", " ")
