@@ -136,9 +136,13 @@ class Embeddings(nn.Module):
         dropout_seed: UInt32[Array, ""] | None,
     ) -> Float[Array, "batch length embed"]:
         """Return the embeddings; padding tokens get some too, which nothing reads."""
-        hidden = jnp.take(self.word_embeddings, input_ids, axis=0)
-        hidden = hidden + jnp.take(self.position_embeddings, position_ids, axis=0)
-        hidden = hidden + jnp.take(self.token_type_embeddings, segment_ids, axis=0)
+        # Whole rows on every device that looks up its part of the batch: a table split along the hidden size would
+        # give results split along it too, to be exchanged (and XLA warns that it replicates them on the way).
+        words = with_logical_constraint(self.word_embeddings, ("vocab", None))
+        positions = with_logical_constraint(self.position_embeddings, (None, None))
+        segments = with_logical_constraint(self.token_type_embeddings, (None, None))
+        hidden = jnp.take(words, input_ids, axis=0)
+        hidden = hidden + jnp.take(positions, position_ids, axis=0) + jnp.take(segments, segment_ids, axis=0)
         hidden = dropout(self.layer_norm(hidden), self.config.hidden_dropout_prob, dropout_seed)
         return hidden.astype(DTYPES[self.config.dtype])
 
