@@ -31,7 +31,7 @@ test-long: $(DEV)  ## run the tests that `make test` leaves out: slow, on 8 fake
 	XLA_FLAGS="$(XLA_FLAGS) --xla_force_host_platform_device_count=8" $(RUN) -m pytest -m "multidevice" $(ARGS)
 
 test-parity: $(DEV)  ## compare with PyTorch, which runs in TORCH_PYTHON=/path/to/python
-	TORCH_PYTHON=$(TORCH_PYTHON) $(RUN) -m pytest -m parity $(ARGS)
+	BERT_JAX_TORCH_PYTHON=$(TORCH_PYTHON) $(RUN) -m pytest -m parity $(ARGS)
 
 lint: $(DEV)  ## check style, types and spelling
 	$(VENV)/bin/ruff check
