@@ -22,11 +22,12 @@ def test_logits_are_float32_and_at_the_masked_positions(logits):
 def test_padded_vocabulary_changes_no_logit_and_never_wins(logits):
     model, batch = BertForPreTraining(tiny_config(vocab_size_multiple=64)), tiny_batch()
     params = random_params(BertForPreTraining(tiny_config()), batch)
-    # Padding rows that would win by far, were they counted.
-    rows = ((0, 64 - VOCAB_SIZE), (0, 0))
+    # Padding rows of both signs: were they counted, one of them would win by far.
+    rows = ((0, 64 - VOCAB_SIZE),)
     words = params["embeddings"]["word_embeddings"]
-    params["embeddings"]["word_embeddings"] = jnp.pad(words, rows, constant_values=100.0)
-    params["heads"]["masked_lm"]["bias"] = jnp.pad(params["heads"]["masked_lm"]["bias"], rows[0], constant_values=1e4)
+    padding = jnp.array([100.0, -100.0, 0.0])[:, None] * jnp.ones(words.shape[1])
+    params["embeddings"]["word_embeddings"] = jnp.concatenate([words, padding])
+    params["heads"]["masked_lm"]["bias"] = jnp.pad(params["heads"]["masked_lm"]["bias"], rows, constant_values=1e4)
     padded = jax.jit(model.apply)({"params": params}, *model_inputs(model, batch)).masked_lm_logits
     np.testing.assert_allclose(padded[..., :VOCAB_SIZE], logits.masked_lm_logits, rtol=1e-5, atol=1e-5)
     probabilities = np.asarray(jax.nn.softmax(padded))

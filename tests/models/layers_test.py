@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bert_jax.models import layers
 from bert_jax.models.layers import Dense, LayerNorm, dropout, fold_seed, gelu, gelu_tanh, random_bits, truncated_normal
 
 RATE = 0.1
@@ -70,6 +71,19 @@ def test_high_bits_are_uniform():
 def test_the_mask_of_a_row_depends_on_its_global_index_only():
     # This is what lets every device hash its own rows.
     np.testing.assert_array_equal(dropped((16, 8, 8))[:4], dropped((4, 8, 8)))
+
+
+def test_rows_are_not_shifted_copies_of_each_other():
+    # With one 32-bit key a row, two of 256 rows start within 60,000 elements of each other in one long stream.
+    rows, columns = 256, 65_536
+    first = np.asarray(layers._mix(jnp.arange(rows, dtype=jnp.uint32) * layers._GOLDEN_RATIO), np.int64)  # seed 0
+    order = np.argsort(first)
+    closest = np.argmin(np.diff(first[order]))
+    low, high = order[closest], order[closest + 1]
+    shift = first[high] - first[low]
+    assert 0 < shift < 60_000
+    mask = dropped((rows, columns), seed=0)
+    assert abs(correlation(mask[low, shift:], mask[high, : columns - shift])) < 4
 
 
 def test_fold_seed_has_no_collisions_where_it_is_used():
