@@ -7,11 +7,12 @@ import dataclasses
 from typing import Any
 
 import jax
+import optax
 from jax.sharding import Mesh
 
 from bert_jax.training import checkpoint, sharding
 from bert_jax.training.checkpoint import Checkpoints
-from bert_jax.training.optimizers import Optimizer, parameter_name
+from bert_jax.training.optimizers import parameter_name
 from bert_jax.training.state import Objective, TrainState, make_state, state_shardings
 
 
@@ -56,7 +57,7 @@ class Source:
 
 def initialize(
     objective: Objective,
-    optimizer: Optimizer,
+    optimizer: optax.GradientTransformationExtraArgs,
     abstract: TrainState,
     checkpoints: Checkpoints,
     source: Source,
@@ -122,7 +123,9 @@ def merge_params(fresh: Any, loaded: Any, address: str, may_miss: tuple[str, ...
     return jax.tree_util.tree_map_with_path(pick, fresh), notes
 
 
-def _scratch(objective: Objective, optimizer: Optimizer, abstract: TrainState, seed: int, mesh: Mesh) -> TrainState:
+def _scratch(
+    objective: Objective, optimizer: optax.GradientTransformationExtraArgs, abstract: TrainState, seed: int, mesh: Mesh
+) -> TrainState:
     """Make each device's part of the state on that device."""
 
     def make() -> TrainState:

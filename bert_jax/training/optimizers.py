@@ -9,11 +9,11 @@ less). LAMB's trust ratio is taken per layer of the stacked `layers` axis, as it
 
 import dataclasses
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int
 
 from bert_jax.config import choose
@@ -55,14 +55,6 @@ class OptimizerConfig:
                 raise ValueError(f"config.optim.{name} is {getattr(self, name)}; use {lowest} or more")
 
 
-class Moments(NamedTuple):
-    """Optimizer state; `mu` and `nu` are trees like the parameters, `count` the updates applied so far."""
-
-    count: Int[Array, ""]
-    mu: Any
-    nu: Any
-
-
 def warmup_linear(
     step: Int[Array, ""], peak: Float[Array, ""], warmup_steps: Int[Array, ""], total_steps: Int[Array, ""]
 ) -> Float[Array, ""]:
@@ -76,31 +68,20 @@ def warmup_linear(
     return jnp.where(step < warmup, peak * step / jnp.maximum(warmup, 1.0), decayed)
 
 
-class Optimizer(NamedTuple):
-    """A pair of pure functions in optax' form.
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
+    """Return the optimizer that the config names.
 
-    Attributes:
-        init: parameters → state.
-        update: (gradients, state, parameters, learning_rate=, weight_decay=, gradient_norm=) → (what to add to the
-            parameters, state). The three named arguments are scalar arrays; the last is the gradients' global norm.
+    Its `update` takes three scalar arrays by name besides gradients, state and parameters: `learning_rate`,
+    `weight_decay` and `gradient_norm`, the gradients' global norm.
     """
 
-    init: Callable[[Any], Moments]
-    update: Callable[..., tuple[Any, Moments]]
-
-
-def make_optimizer(config: OptimizerConfig) -> Optimizer:
-    """Return the optimizer that the config names."""
-
-    def init(params: Any) -> Moments:
+    def init(params: Any) -> optax.ScaleByAdamState:
         zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
-        return Moments(jnp.zeros((), jnp.int32), zeros, jax.tree.map(jnp.copy, zeros))
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros, jax.tree.map(jnp.copy, zeros))
 
-    def update(
-        gradients: Any, state: Moments, params: Any, *, learning_rate: Any, weight_decay: Any, gradient_norm: Any
-    ) -> tuple[Any, Moments]:
-        clip = config.clip_norm
-        scale = clip / jnp.maximum(gradient_norm, clip) if clip else jnp.float32(1.0)
+    def update(updates: Any, state: Any, params: Any = None, **hyper: Any) -> tuple[Any, optax.ScaleByAdamState]:
+        gradients, clip = updates, config.clip_norm
+        scale = clip / jnp.maximum(hyper["gradient_norm"], clip) if clip else jnp.float32(1.0)
         count = state.count + 1
         beta1, beta2 = config.beta1, config.beta2
         mu = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * (scale * g), state.mu, gradients)
@@ -115,14 +96,14 @@ def make_optimizer(config: OptimizerConfig) -> Optimizer:
             decayed = NOT_DECAYED.search(name) is None
             direction = (m * mu_factor) / (jnp.sqrt(v * nu_factor) + config.epsilon)
             if decayed:
-                direction = direction + weight_decay * p
+                direction = direction + hyper["weight_decay"] * p
             if config.name == "lamb" and decayed:
                 direction = direction * trust_ratio(p, direction, stacked=is_stacked(name))
-            return -learning_rate * direction
+            return -hyper["learning_rate"] * direction
 
-        return jax.tree_util.tree_map_with_path(leaf, mu, nu, params), Moments(count, mu, nu)
+        return jax.tree_util.tree_map_with_path(leaf, mu, nu, params), optax.ScaleByAdamState(count, mu, nu)
 
-    return Optimizer(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def parameter_name(path: Any) -> str:

@@ -6,10 +6,11 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh, NamedSharding
 
 from bert_jax.training import sharding
-from bert_jax.training.optimizers import Optimizer, OptimizerConfig
+from bert_jax.training.optimizers import OptimizerConfig
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name → (sum, count)
@@ -95,7 +96,7 @@ def make_hyper(config: OptimizerConfig, total_steps: int, seed: int, mesh: Mesh)
     return jax.device_put(values, sharding.replicated(mesh))
 
 
-def make_state(params: Any, optimizer: Optimizer, carry: Any) -> TrainState:
+def make_state(params: Any, optimizer: optax.GradientTransformationExtraArgs, carry: Any) -> TrainState:
     """Return the state before the first step."""
     zero = jnp.zeros((), jnp.int32)
     return TrainState(zero, params, optimizer.init(params), carry, jnp.zeros((), jnp.int32))
@@ -103,7 +104,7 @@ def make_state(params: Any, optimizer: Optimizer, carry: Any) -> TrainState:
 
 def abstract_state(
     objective: Objective,
-    optimizer: Optimizer,
+    optimizer: optax.GradientTransformationExtraArgs,
     batch_size: int,
     mesh: Mesh,
     undivided: list[str] | None = None,

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from bert_jax.config import choose
 from bert_jax.models.layers import fold_seed
 from bert_jax.training import sharding, throughput
-from bert_jax.training.optimizers import Optimizer, warmup_linear
+from bert_jax.training.optimizers import warmup_linear
 from bert_jax.training.state import Batch, Hyper, Metrics, Objective, TrainState, state_shardings
 
 ON_NONFINITE = ("stop", "skip")
@@ -25,7 +25,7 @@ TrainStep = Callable[[TrainState, Batch, Hyper], tuple[TrainState, Metrics]]
 
 def make_train_step(
     objective: Objective,
-    optimizer: Optimizer,
+    optimizer: optax.GradientTransformationExtraArgs,
     microbatches: int = 1,
     on_nonfinite: str = "stop",
 ) -> TrainStep:

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from bert_jax.training.optimizers import OptimizerConfig, make_optimizer, warmup_linear
@@ -132,3 +133,23 @@ def test_without_warmup_the_first_update_has_the_peak_rate():
 def test_an_unknown_optimizer_names_the_known_ones():
     with pytest.raises(ValueError, match="did you mean 'adamw'"):
         OptimizerConfig(name="adam")
+
+
+def is_decayed(params):
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: not any(word in jax.tree_util.keystr(path) for word in ("layer_norm", "bias")), params
+    )
+
+
+def test_adamw_is_that_of_optax(params):
+    theirs = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(RATE, BETA1, BETA2, EPSILON, weight_decay=DECAY, mask=is_decayed),
+    )
+    expected = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), params)
+    state = theirs.init(expected)
+    for step in range(3):
+        gradients = jax.tree.map(lambda g: jnp.asarray(g, jnp.float32), gradients_of(params, step))
+        updates, state = theirs.update(gradients, state, expected)
+        expected = optax.apply_updates(expected, updates)
+    assert_trees_close(run("adamw", params), expected)
