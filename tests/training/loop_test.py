@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from bert_jax.training.metrics import MetricWindow, NonFiniteError, Reporter
 from bert_jax.training.optimizers import OptimizerConfig
 from bert_jax.training.state import TrainState, make_hyper
 
-MESH = make_mesh(MeshConfig(data=1))
+MESH = make_mesh(MeshConfig(data=1), jax.devices()[:1])
 
 
 class Recorder:
