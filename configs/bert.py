@@ -76,12 +76,13 @@ def sweep(add: Callable[..., None]) -> None:
 
 def _paper(options: Any) -> ConfigDict:
     length = 128 if options.phase == 1 else 512
+    size = named_size("L2-H128" if options.size == "demo" else options.size)
     return ConfigDict(
         {
             "seed": 0,  # of parameters, data order, masks and dropout
             "init_from": "",  # address run:DIR[@step|@best] to take parameters from; phase 2 needs a run of phase 1
             "model": {
-                **named_size("L2-H128" if options.size == "demo" else options.size),  # bert_config.json's names
+                **size,  # bert_config.json's names
                 "vocab_size": VOCAB_SIZES.get(options.vocab, 0),  # word pieces; 0: the corpus tokenizer's
                 "max_position_embeddings": 512,  # the longest row
                 "type_vocab_size": 2,  # segments
@@ -93,7 +94,8 @@ def _paper(options: Any) -> ConfigDict:
                 "dtype": "float32",  # of the computation; parameters are float32 always
                 "attention": "xla",  # or cudnn, which has no attention dropout
                 "remat": "none",  # or dots, full: recompute in the backward pass to save memory
-                "scan_unroll": 1,  # layers a loop iteration; compile time grows with it
+                # layers a loop iteration: without a loop 10 % faster on a CPU, but compile time grows with it
+                "scan_unroll": size["num_hidden_layers"] if size["num_hidden_layers"] <= 4 else 1,
                 "vocab_size_multiple": 1,  # the embedding table is padded to it
             },
             "objective": {

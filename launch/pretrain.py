@@ -11,6 +11,7 @@ from ml_collections import config_flags
 
 from bert_jax.training import pretraining, workdir
 from bert_jax.training.checkpoint import CheckpointError
+from bert_jax.training.host_memory import keep_freed_memory
 from bert_jax.training.metrics import NonFiniteError
 from bert_jax.training.run import RunOptions, run
 from bert_jax.training.workdir import WorkdirInUseError
@@ -34,6 +35,7 @@ def main(argv: list[str]) -> int:
     try:
         if COORDINATOR.value or MULTIHOST.value:
             jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+        keep_freed_memory()
         holder = flags.FLAGS["config"]
         path = WORKDIR.value or workdir.default_path(
             config_flags.get_config_filename(holder).partition(":")[0],
