@@ -35,10 +35,11 @@ _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "prepare: worker proce
 
 def measure_train() -> dict[str, Any]:
     """Time the training step of the config."""
-    from bert_jax.training.benchmark import measure_train_step
     from bert_jax.training.host_memory import keep_freed_memory
 
-    keep_freed_memory()
+    keep_freed_memory()  # before jax is imported
+    from bert_jax.training.benchmark import measure_train_step
+
     return measure_train_step(_CONFIG.value, _BATCH_SIZE.value, _WARMUP_STEPS.value, _TIMED_STEPS.value)
 
 

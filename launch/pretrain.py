@@ -5,13 +5,16 @@ The same command resumes an interrupted run. Exit codes: 0 done, 75 asked to sto
 
 import sys
 
+from bert_jax.training.host_memory import keep_freed_memory
+
+keep_freed_memory()  # before jax is imported
+
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from bert_jax.training import pretraining, workdir
 from bert_jax.training.checkpoint import CheckpointError
-from bert_jax.training.host_memory import keep_freed_memory
 from bert_jax.training.metrics import NonFiniteError
 from bert_jax.training.run import RunOptions, run
 from bert_jax.training.workdir import WorkdirInUseError
@@ -35,7 +38,6 @@ def main(argv: list[str]) -> int:
     try:
         if COORDINATOR.value or MULTIHOST.value:
             jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-        keep_freed_memory()
         holder = flags.FLAGS["config"]
         path = WORKDIR.value or workdir.default_path(
             config_flags.get_config_filename(holder).partition(":")[0],
