@@ -65,7 +65,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def _python_docs(options: Any) -> dict[str, Any]:
-    values = _corpus(options, [source("python_docs")], default_sets="nsp-128", vocab_size=4096, buckets=4)
+    values = _corpus(options, [source("python_docs")], default_sets="nsp-64", vocab_size=4096, buckets=4)
     values["validation_fraction"] = 0.08  # 2 MB of text: about 50 modules
     return values
 
