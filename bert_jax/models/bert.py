@@ -15,10 +15,11 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from bert_jax.config import choose
 from bert_jax.models.attention import attention_mask
-from bert_jax.models.layers import Dense, LayerNorm, dropout, fold_seed, truncated_normal, with_axes
+from bert_jax.models.layers import Dense, LayerNorm, dropout, fold_seed, sinusoids, truncated_normal, with_axes
 from bert_jax.models.transformer import DTYPES, TransformerConfig, stack_layers
 
 VOCAB_SIZES = {"uncased": 30_522, "cased": 28_996}  # the released vocab.txt files
+POSITION_INITS = {"normal": truncated_normal, "sinusoids": sinusoids}
 
 # layers, hidden size, heads
 _PAPER_SIZES = {"base": (12, 768, 12), "large": (24, 1024, 16)}
@@ -60,16 +61,20 @@ class BertConfig(TransformerConfig):
         max_position_embeddings: the longest sequence.
         type_vocab_size: segments; 2 in every released model (the 16 of Google's code is used by none).
         vocab_size_multiple: the embedding table is padded to a multiple of it; padding pieces have probability 0.
+        position_init: initial values of the position embeddings: "normal", as released, or "sinusoids", from which
+            short trainings learn the order of words much sooner.
     """
 
     vocab_size: int
     max_position_embeddings: int = 512
     type_vocab_size: int = 2
     vocab_size_multiple: int = 1
+    position_init: str = "normal"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
         super().__post_init__()
+        choose("model.position_init", self.position_init, POSITION_INITS)
         for name in ("vocab_size", "max_position_embeddings", "type_vocab_size", "vocab_size_multiple"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name} is {getattr(self, name)}; it takes 1 or more")
@@ -123,7 +128,8 @@ class Embeddings(nn.Module):
         others = with_axes(init, None, "embed")  # small tables: every device has all rows
         self.word_embeddings = self.param("word_embeddings", words, (config.padded_vocab_size, size), jnp.float32)
         positions = (config.max_position_embeddings, size)
-        self.position_embeddings = self.param("position_embeddings", others, positions, jnp.float32)
+        init_position = with_axes(POSITION_INITS[config.position_init](config.initializer_range), None, "embed")
+        self.position_embeddings = self.param("position_embeddings", init_position, positions, jnp.float32)
         segments = (config.type_vocab_size, size)
         self.token_type_embeddings = self.param("token_type_embeddings", others, segments, jnp.float32)
         self.layer_norm = LayerNorm(config.layer_norm_eps)

@@ -43,6 +43,23 @@ def truncated_normal(stddev: float) -> nn.initializers.Initializer:
     return init
 
 
+def sinusoids(stddev: float) -> nn.initializers.Initializer:
+    """Return the sines and cosines of Vaswani et al. 2017 §3.5 over [positions, features], of this standard deviation.
+
+    As initial values of learned position embeddings they give attention one rule for "the token before" at every
+    place, where independent random vectors have to be brought into relation pair by pair.
+    """
+
+    def init(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        del key
+        positions, features = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
+        angles = positions / 10_000.0 ** (2 * (features // 2) / shape[1])
+        waves = np.where(features % 2 == 0, np.sin(angles), np.cos(angles))
+        return jnp.asarray(stddev * math.sqrt(2.0) * waves, dtype)
+
+    return init
+
+
 def with_axes(init: nn.initializers.Initializer, *axes: str | None) -> nn.initializers.Initializer:
     """Return an initializer whose parameter carries logical axis names; None where an axis is never sharded."""
     # Linen types the boxed initializer by its box, but `param` hands out what is in it.

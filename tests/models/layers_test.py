@@ -220,3 +220,10 @@ def test_dense_in_bfloat16_sums_its_parameters_gradients_in_float32():
     gradient = jax.grad(total)(params)
     assert gradient["kernel"].dtype == gradient["bias"].dtype == jnp.float32
     assert float(gradient["kernel"][0, 0]) == float(gradient["bias"][0]) == 4096
+
+
+def test_sinusoids_have_the_asked_deviation_and_one_distance_a_shift():
+    waves = layers.sinusoids(0.05)(jax.random.key(0), (64, 32))
+    np.testing.assert_allclose(np.std(np.asarray(waves)[:, :8]), 0.05, rtol=0.1)  # the fast waves go round often
+    products = np.asarray(waves) @ np.asarray(waves).T
+    np.testing.assert_allclose(np.diag(products, 3), products[0, 3], rtol=1e-4)  # a function of the shift alone
