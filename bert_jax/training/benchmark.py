@@ -79,7 +79,7 @@ def measure_train_step(config: Any, batch_size: int, warmup_steps: int, timed_st
     row = bert_row_flops(model, sequence_length, predictions)
     timed = seconds[-timed_steps:]
     rates = Throughput(row, batch_size, peak * mesh.size if peak else None)
-    measured = rates.rates(1, float(np.median(timed)), batch_size * sequence_length)
+    measured = rates.rates(1, float(np.median(timed)), float(batch_size * sequence_length))
     return {
         **{name.removeprefix("perf/"): value for name, value in measured.items()},
         "min_seconds_per_step": min(timed),
