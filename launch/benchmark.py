@@ -5,9 +5,9 @@
     python -m launch.benchmark prepare --text=FILE                               # text to instances
 
 `train` takes any config of `launch.pretrain`, on made-up tokens without padding; `--batch_size` and
-`--config.…` change it. `input` reads a corpus (`--config.data.corpus`) or a made-up one. `prepare` reads a file of one
-sentence a line with blank lines between documents, with a vocabulary (`--vocab`), or else the standard library's
-documentation and a vocabulary trained on it, whose training is not timed.
+`--config.…` change it. `input` reads the config's corpus, data/wiki_books unless `--config.data.corpus` says otherwise.
+`prepare` reads a file of one sentence a line with blank lines between documents, with a vocabulary (`--vocab`), or else
+the standard library's documentation and a vocabulary trained on it, whose training is not timed.
 """
 
 import json
