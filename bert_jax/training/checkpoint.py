@@ -2,7 +2,7 @@
 
     checkpoints/<step>/params        the model's parameters alone, so that tools load nothing else
     checkpoints/<step>/train_state   step, optimizer, carry, skipped steps
-    checkpoints/<step>/meta          JSON: format version, step, open metric window, config fingerprint, evaluation
+    checkpoints/<step>/meta          JSON: format version, step, open metric window, data fingerprint, evaluation
 
 A step counts when its directory was committed on disk (renamed into place), never because a save was started. Arrays
 are stored with their global shapes, so a checkpoint comes back on another mesh and another number of processes.
@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from bert_jax.training.state import TrainState
+from bert_jax.training.workdir import is_object_store
 
 FORMAT_VERSION = 1
 ITEMS = ("params", "train_state", "meta")
@@ -63,7 +64,11 @@ class Checkpoints:
 
     def latest_step(self) -> int | None:
         """Return the newest step that is committed on disk."""
-        return max(committed_steps(self._directory.parent), default=None)
+        return resumable_step(self._directory.parent)
+
+    def read_meta(self, step: int) -> dict[str, Any]:
+        """Return the meta of a committed step; see `read_meta` below for the errors."""
+        return read_meta(self._directory.parent, step)
 
     def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
         """Copy the state off the devices and write it in the background; an earlier save is waited for.
@@ -110,9 +115,9 @@ class Checkpoints:
         try:
             found = self._manager.restore(step, args=items)
         except Exception as error:
+            directory = self._directory / str(step)
             raise CheckpointError(
-                f"{self._directory / str(step)} cannot be restored ({error}); if it is damaged, delete that directory "
-                "to resume from the one before it"
+                f"{directory} cannot be restored ({type(error).__name__}: {error}); {self._way_out(step, str(error))}"
             ) from error
         return TrainState(params=found["params"], **found["train_state"]), meta
 
@@ -131,6 +136,15 @@ class Checkpoints:
         """Free what saving needs; call `wait` before, to learn about failures."""
         with contextlib.suppress(Exception):  # of a save whose failure was told
             self._manager.close()
+
+    def _way_out(self, step: int, message: str) -> str:
+        """Return what to do about a checkpoint that cannot be restored."""
+        if "RESOURCE_EXHAUSTED" in message:
+            return "the devices have too little memory; free it, or spread the state over more (config.mesh.fsdp)"
+        older = [each for each in committed_steps(self._directory.parent) if each < step]
+        if not older:
+            return "there is no older step; if its files are damaged, begin again in another --workdir"
+        return f"if its files are damaged, move that directory elsewhere to resume from step {older[-1]}"
 
     def _settle(self) -> None:
         """Wait for the background part of a save, and note how it ended."""
@@ -154,7 +168,7 @@ class Checkpoints:
         best = best_step({step: self._losses.get(step, math.inf) for step in steps})
         for step in {*steps[: -self._max_to_keep]} - {best}:
             directory = self._directory / str(step)
-            if "://" in str(directory):  # an object store cannot rename; there the commit file counts
+            if is_object_store(directory):  # cannot rename; there the commit file counts
                 (directory / "commit_success.txt").unlink()
             else:
                 directory = directory.rename(directory.with_name(f"{step}{DELETED}"))
@@ -178,6 +192,21 @@ def committed_steps(workdir: str | os.PathLike[str]) -> list[int]:
     return sorted(found.step for found in ocp.path.step.standard_name_format().find_all(directory))
 
 
+def resumable_step(workdir: str | os.PathLike[str]) -> int | None:
+    """Return the newest step that a run can be resumed from; None when nothing was saved.
+
+    Raises:
+        ValueError: the checkpoint has parameters only, as a converted one.
+    """
+    step = max(committed_steps(workdir), default=None)
+    if step is not None and not (epath.Path(workdir) / DIRECTORY / str(step) / "train_state").exists():
+        raise ValueError(
+            f"{workdir} has parameters only, no optimizer state, and cannot be resumed; start from it in another "
+            f"--workdir by --config.init_from=run:{workdir}"
+        )
+    return step
+
+
 def read_meta(workdir: str | os.PathLike[str], step: int) -> dict[str, Any]:
     """Return the meta of a committed step.
 
@@ -189,7 +218,7 @@ def read_meta(workdir: str | os.PathLike[str], step: int) -> dict[str, Any]:
         meta = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} cannot be read ({error}); delete {path.parent.parent} to use the step before"
+            f"{path} cannot be read ({error}); move {path.parent.parent} elsewhere to use the step before"
         ) from error
     if meta.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
@@ -274,4 +303,4 @@ def load_config(address: str) -> dict[str, Any]:
 
 def _absolute(path: str | os.PathLike[str]) -> epath.Path:
     """Return a path that orbax takes: it refuses relative ones; etils would make a local path of a gs:// one."""
-    return epath.Path(path) if "://" in str(path) else epath.Path(os.path.abspath(path))
+    return epath.Path(path) if is_object_store(path) else epath.Path(os.path.abspath(path))

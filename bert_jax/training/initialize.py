@@ -46,13 +46,13 @@ class Source:
         init_from: address of a checkpoint, "" for none.
         may_miss: first names of parameters that `init_from` need not have, such as ("heads",).
         seed: of new parameters.
-        fingerprint: of config and data; a checkpoint of others is not resumed.
+        data_fingerprint: of the training data; a checkpoint of other data is not resumed.
     """
 
     init_from: str
     may_miss: tuple[str, ...]
     seed: int
-    fingerprint: str
+    data_fingerprint: str
 
 
 def initialize(
@@ -70,13 +70,13 @@ def initialize(
     """
     step = checkpoints.latest_step()
     if step is not None:
-        state, meta = checkpoints.restore(step, abstract)
-        if meta["config_fingerprint"] != source.fingerprint:
+        trained_on = checkpoints.read_meta(step).get("data_fingerprint")
+        if trained_on != source.data_fingerprint:
             raise ValueError(
-                f"the checkpoint of step {step} was written with another config or other data (fingerprint "
-                f"{meta['config_fingerprint']}, this one {source.fingerprint}); use what the run began with, or "
-                "another --workdir"
+                f"the checkpoint of step {step} was trained on other data (fingerprint {trained_on}, this one "
+                f"{source.data_fingerprint}); resume on the data that the run began with, or use another --workdir"
             )
+        state, meta = checkpoints.restore(step, abstract)
         return Start(state, step, meta, f"resuming after step {step:,}")
     state = _scratch(objective, optimizer, abstract, source.seed, mesh)
     if not source.init_from:

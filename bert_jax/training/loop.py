@@ -61,7 +61,7 @@ class Session:
         evaluate: state → the `eval/` row.
         eval_every_steps: 0 = only after the last step.
         checkpoints: where to save.
-        fingerprint: of the config, for the checkpoints' meta.
+        data_fingerprint: of the training data, for the checkpoints' meta.
         reporter: where rows go.
         mesh: of the state.
         interrupted: step → whether to save and leave before the batch of that step.
@@ -74,7 +74,7 @@ class Session:
     evaluate: Callable[[TrainState], dict[str, float]]
     eval_every_steps: int
     checkpoints: Checkpoints
-    fingerprint: str
+    data_fingerprint: str
     reporter: Reporter
     mesh: Mesh
     interrupted: Callable[[int], bool] = lambda step: False
@@ -190,7 +190,7 @@ def _save(state: TrainState, done: int, meta: dict[str, Any], session: Session) 
     with sharding.on_mesh(session.mesh):
         if not bool(_is_finite((state.params, state.opt_state, state.carry))):
             raise NonFiniteError(f"the state after step {done} is not finite and was not saved; {_advice(session)}")
-    session.checkpoints.save(done, state, meta | {"config_fingerprint": session.fingerprint})
+    session.checkpoints.save(done, state, meta | {"data_fingerprint": session.data_fingerprint})
 
 
 @jax.jit

@@ -17,6 +17,7 @@ from etils import epath
 from bert_jax.training.reference_curve import ReferenceCurve
 from bert_jax.training.state import Metrics
 from bert_jax.training.throughput import Throughput
+from bert_jax.training.workdir import is_object_store
 
 # The objectives' names are the papers'; what is logged has the shorter ones that users look for.
 LOGGED_NAMES = {
@@ -129,7 +130,7 @@ class MetricsFile:
         temporary = workdir / f"{FILE}.tmp"
         temporary.write_text("".join(json.dumps(row) + "\n" for row in self._rows))
         temporary.replace(self._path)
-        self._appends = "://" not in str(workdir)  # object stores cannot append
+        self._appends = not is_object_store(workdir)
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a row."""

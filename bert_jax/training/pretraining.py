@@ -9,7 +9,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from bert_jax.config import build, fingerprint
+from bert_jax.config import build, fingerprint, to_plain
 from bert_jax.corpus.vocabulary import WordPiece
 from bert_jax.input.loader import DataConfig, InstanceSet, evaluation_batches, open_instances, train_batches
 from bert_jax.input.masking import MaskingConfig
@@ -42,13 +42,13 @@ class PretrainConfig:
     Attributes:
         seed: of parameters, data order, masks and dropout.
         init_from: address of a checkpoint whose parameters to start from; "" = none.
-        model: sizes; vocab_size 0 = the corpus tokenizer's.
+        model: with the corpus tokenizer's vocab_size.
         objective, data, masking, optim, train, eval, mesh: see their classes.
     """
 
     seed: int
     init_from: str
-    model: dict[str, Any]
+    model: BertConfig
     objective: ObjectiveConfig
     data: DataConfig
     masking: MaskingConfig
@@ -59,21 +59,22 @@ class PretrainConfig:
 
 
 def build_config(section: Any) -> PretrainConfig:
-    """Turn configs/bert.py's values into dataclasses, with the model's vocabulary size filled in.
+    """Turn configs/bert.py's values into dataclasses; a vocabulary size of 0 becomes the corpus'.
 
     Raises:
         ValueError: an unknown key, a value out of range, or a vocabulary that is not the corpus'.
         FileNotFoundError: the corpus has no tokenizer.
     """
-    config = build(PretrainConfig, section)
-    corpus_size = load_tokenizer(config.data.corpus).vocab_size
-    given = config.model.get("vocab_size", 0)
+    values = to_plain(section)
+    corpus = build(DataConfig, values["data"], "config.data").corpus
+    corpus_size = load_tokenizer(corpus).vocab_size
+    given = values["model"].get("vocab_size", 0)
     if given not in (0, corpus_size):
         raise ValueError(
-            f"config.model.vocab_size is {given}, but the tokenizer of {config.data.corpus} has {corpus_size} word "
+            f"config.model.vocab_size is {given}, but the tokenizer of {corpus} has {corpus_size} word "
             "pieces; use 0 to take the corpus', or prepare the corpus with the vocab.txt of that model"
         )
-    return dataclasses.replace(config, model=config.model | {"vocab_size": corpus_size})
+    return build(PretrainConfig, values | {"model": values["model"] | {"vocab_size": corpus_size}})
 
 
 def load_tokenizer(corpus: str) -> WordPiece:
@@ -97,7 +98,7 @@ def make_job(config: PretrainConfig) -> Job:
     Raises:
         ValueError, FileNotFoundError: what does not fit, and what to change.
     """
-    model = build(BertConfig, config.model, "config.model")
+    model = config.model
     mesh = make_mesh(config.mesh)
     check_batch_size("config.data.batch_size", config.data.batch_size, mesh, config.train.microbatches)
     check_batch_size("config.eval.batch_size", config.eval.batch_size, mesh)
@@ -195,7 +196,7 @@ def evaluate_checkpoint(address: str, corpus: str, config: EvalConfig, instances
     """
     run_config = build(PretrainConfig, checkpoint.load_config(address))
     corpus = corpus or run_config.data.corpus
-    model = build(BertConfig, run_config.model, "config.model")
+    model = run_config.model
     mesh = make_mesh(MeshConfig())
     check_batch_size("--batch_size", config.batch_size, mesh)
     validation = open_instances(corpus, instances or run_config.data.instances, "validation")

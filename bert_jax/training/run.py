@@ -13,9 +13,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from bert_jax.config import to_plain
 from bert_jax.input.placement import place_batch
 from bert_jax.training import throughput
-from bert_jax.training.checkpoint import Checkpoints, committed_steps
+from bert_jax.training.checkpoint import Checkpoints, resumable_step
 from bert_jax.training.initialize import Source, initialize
 from bert_jax.training.loop import Session, Trace, TrainConfig, train
 from bert_jax.training.metrics import MetricWindow, Progress, Reporter
@@ -24,7 +25,7 @@ from bert_jax.training.preemption import EXIT_CODE, Preemption
 from bert_jax.training.reference_curve import ReferenceCurve
 from bert_jax.training.state import Batch, Objective, TrainState, abstract_state, make_hyper
 from bert_jax.training.step import TrainStep, compile_train_step, make_train_step
-from bert_jax.training.workdir import Workdir, describe_environment, run_fingerprint
+from bert_jax.training.workdir import Workdir, describe_environment
 
 HostBatches = Generator[dict[str, np.ndarray], None, None]
 
@@ -99,15 +100,17 @@ def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = Non
     trace = Trace.parse(options.profile_steps, Path(path) / "profile")
     curve = ReferenceCurve.load(job.train.reference_curve) if job.train.reference_curve else None
     with contextlib.closing(Workdir(path)) as workdir:
-        changed = workdir.adopt_config(job.config, resumes=bool(committed_steps(workdir.path)))
-        if job.tokenizer is not None:
-            workdir.copy_tokenizer(job.tokenizer)
+        # What was never saved may begin anew with any config.
+        changed = {} if resumable_step(workdir.path) is None else workdir.changes(job.config)
         with contextlib.closing(Checkpoints(workdir.path, job.train.keep_checkpoints)) as checkpoints:
             optimizer, notes = make_optimizer(job.optim), list[str]()
             abstract = abstract_state(job.objective, optimizer, job.batch_size, job.mesh, notes)
-            identity = run_fingerprint(job.config, job.data_fingerprint)
-            source = Source(job.init_from, job.may_miss, job.seed, identity)
+            source = Source(job.init_from, job.may_miss, job.seed, job.data_fingerprint)
             start = initialize(job.objective, optimizer, abstract, checkpoints, source, job.mesh)
+            # Nothing was written so far: a start that is refused leaves the directory as it was.
+            workdir.write_json("config.json", to_plain(job.config))
+            if job.tokenizer is not None:
+                workdir.copy_tokenizer(job.tokenizer)
             changes = [f"config.{name} was {old!r}, is now {new!r}" for name, (old, new) in changed.items()]
             for line in (f"{workdir.path}: {start.description}", *changes, *dict.fromkeys(notes)):
                 Progress().say(line)
@@ -118,7 +121,7 @@ def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = Non
                 evaluate=lambda state: job.evaluate(state.params),
                 eval_every_steps=job.eval_every_steps,
                 checkpoints=checkpoints,
-                fingerprint=source.fingerprint,
+                data_fingerprint=job.data_fingerprint,
                 reporter=Reporter(
                     workdir.path, job.train.num_steps, rates, curve, start.step, start.evaluation_pending
                 ),

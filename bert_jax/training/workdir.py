@@ -4,6 +4,7 @@ It holds config.json, run.json, metrics.jsonl, tokenizer/, checkpoints/, TensorB
 task, result.json; `lock` is there to be locked.
 """
 
+import dataclasses
 import fcntl
 import importlib.metadata
 import json
@@ -19,12 +20,12 @@ from typing import IO, Any
 import jax
 from etils import epath
 
-from bert_jax.config import differences, fingerprint, to_plain
+from bert_jax.config import build, differences, fingerprint, to_plain
 
 # What may change between the runs of one directory: how long, how often, where, and on which machines.
 MAY_DIFFER = re.compile(
     r"train\.(num_steps|log_every_steps|save_every_steps|keep_checkpoints|on_nonfinite|reference_curve)$"
-    r"|eval\.every_steps$|mesh\.|data\.(corpus|num_threads|prefetch_batches)$|init_from$"
+    r"|eval\.(every_steps|batch_size)$|mesh\.|data\.(corpus|num_threads|prefetch_batches)$|init_from$"
 )
 VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array-record", "numpy")
 
@@ -40,42 +41,48 @@ class Workdir:
         """Create the directory and take its lock, which ends with the process, however that ends.
 
         Raises:
+            ValueError: the directory holds something else than a run; nothing was written there.
             WorkdirInUseError: another process on this machine has the lock.
         """
         self.path = epath.Path(path)
+        stored = self._stored_config()
+        if stored is not None and "train" not in stored:
+            raise ValueError(
+                f"{self.path}/config.json is not a training run's (a corpus has one too); give --workdir a directory "
+                "of its own"
+            )
         self.is_writer = jax.process_index() == 0
         self._lock: IO[str] | None = None
         if self.is_writer:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _take_lock(self.path)
 
-    def adopt_config(self, config: Any, resumes: bool) -> dict[str, tuple[Any, Any]]:
-        """Hold the config against the one that the run was started with, and write config.json.
+    def changes(self, config: Any) -> dict[str, tuple[Any, Any]]:
+        """Hold the config against the one that the run was started with; for a directory that has checkpoints.
 
         Args:
-            config: resolved.
-            resumes: whether there is a checkpoint; without one any config may be begun with.
+            config: resolved. If it is a dataclass, a setting that is younger than the run has its default there.
 
         Returns:
-            The differences from the run's last config that are allowed; they take effect.
+            `{name: (old, new)}` of the differences that are allowed.
 
         Raises:
-            ValueError: a difference that would make another run of it.
+            ValueError: a difference that would make another run of it, or no config to compare with.
         """
-        path = self.path / "config.json"
-        plain = to_plain(config)
-        changed: dict[str, tuple[Any, Any]] = {}
-        if resumes and path.exists():
-            changed = differences(json.loads(path.read_text()), json.loads(json.dumps(plain)))
-            refused = {name: values for name, values in changed.items() if not MAY_DIFFER.match(name)}
-            if refused:
-                lines = [f"  config.{name} was {old!r}, is {new!r}" for name, (old, new) in refused.items()]
-                raise ValueError(
-                    f"{self.path} holds a run with another config:\n" + "\n".join(lines) + "\nUse the old values to "
-                    "resume it (the number of steps, the intervals, the mesh and paths may differ), or another "
-                    "--workdir for a new run"
-                )
-        self.write_json("config.json", plain)
+        stored = self._stored_config()
+        if stored is None:
+            raise ValueError(f"{self.path} has checkpoints, but no config.json to resume with; use another --workdir")
+        if dataclasses.is_dataclass(config):
+            stored = to_plain(build(type(config), stored, f"{self.path}/config.json: config"))
+        changed = differences(_as_json(stored), _as_json(to_plain(config)))
+        refused = {name: values for name, values in changed.items() if not MAY_DIFFER.match(name)}
+        if refused:
+            lines = [f"  config.{name} was {old!r}, is {new!r}" for name, (old, new) in refused.items()]
+            raise ValueError(
+                f"{self.path} holds a run with another config:\n" + "\n".join(lines) + "\nUse the old values to "
+                "resume it (the number of steps, the intervals, the mesh and paths may differ), or another "
+                "--workdir for a new run"
+            )
         return changed
 
     def write_json(self, name: str, value: Any) -> None:
@@ -102,6 +109,10 @@ class Workdir:
             self._lock.close()
             self._lock = None
 
+    def _stored_config(self) -> dict[str, Any] | None:
+        path = self.path / "config.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
 
 def default_path(config_file: str, arg: str | None, overrides: dict[str, Any]) -> Path:
     """Return `runs/<config>-<args>-<8 hex of the overrides>`.
@@ -115,9 +126,9 @@ def default_path(config_file: str, arg: str | None, overrides: dict[str, Any]) -
     return Path("runs") / "-".join(parts)
 
 
-def run_fingerprint(config: Any, data_fingerprint: str) -> str:
-    """Return the fingerprint of what may not change while a run goes on; checkpoints carry it."""
-    return fingerprint([_without_what_may_differ(to_plain(config), ""), data_fingerprint])
+def is_object_store(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is one of gs:// and the like, which has no locks, no appending and no renaming."""
+    return "://" in os.fspath(path)
 
 
 def describe_environment() -> dict[str, Any]:
@@ -151,17 +162,14 @@ def git_commit() -> str | None:
     return commit + ("+changes" if ask("status", "--porcelain", "--untracked-files=no") else "")
 
 
-def _without_what_may_differ(value: Any, prefix: str) -> Any:
-    if not isinstance(value, dict):
-        return value
-    names = {key: f"{prefix}.{key}" if prefix else key for key in value}
-    kept = {key for key, name in names.items() if not MAY_DIFFER.match(name)}
-    return {key: _without_what_may_differ(value[key], names[key]) for key in sorted(kept)}
+def _as_json(plain: Any) -> Any:
+    """Return what comes back from a JSON file."""
+    return json.loads(json.dumps(plain))
 
 
 def _take_lock(path: epath.Path) -> IO[str] | None:
-    """Lock `<path>/lock`; None on gs://, which has no locks."""
-    if "://" in str(path):
+    """Lock `<path>/lock`; None on an object store."""
+    if is_object_store(path):
         return None
     # flock, not a file that exists: the kernel frees it when the process ends, kill -9 included.
     lock = open(path / "lock", "a+", encoding="utf-8")  # noqa: SIM115 - held until close()

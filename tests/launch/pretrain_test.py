@@ -68,6 +68,25 @@ def test_a_complete_run_can_be_made_longer(corpus, workdir, tmp_path, capsys):
     assert rows(longer)[: len(rows(workdir))] == rows(workdir)
 
 
+def contents(directory):
+    """Return the bytes of every file below a directory; who held its lock does not count."""
+    paths = [path for path in directory.rglob("*") if path.is_file() and path.name != "lock"]
+    return {path.relative_to(directory): path.read_bytes() for path in paths}
+
+
+@pytest.mark.parametrize(("seed", "overrides"), [(1, {}), (0, {"optim.weight_decay": 0.5})])
+def test_a_refused_start_leaves_the_run_as_it_was(workdir, tmp_path, seed, overrides):
+    other = tmp_path / "corpus"
+    write_tokenizer(other)
+    settings = other / "tokenizer" / "settings.json"
+    settings.write_text(settings.read_text() + "\n")  # a copy of it would be seen
+    write_instances(other, "nsp-32", seed=seed)
+    before = contents(workdir)
+    with pytest.raises(ValueError, match="another --workdir"):
+        pretrain(other, workdir, **{"train.num_steps": 30}, **overrides)
+    assert contents(workdir) == before
+
+
 def test_phase_2_begins_with_the_parameters_of_phase_1(corpus, workdir, tmp_path, capsys):
     overrides = {"init_from": f"run:{workdir}@10", "train.num_steps": 1}
     assert pretrain(corpus, tmp_path / "phase-2", **overrides) == 0

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ def abstract_of(state):
 
 
 def meta(loss=None):
-    return {"config_fingerprint": "f", "evaluation": None if loss is None else {"eval/loss": loss}}
+    return {"data_fingerprint": "f", "evaluation": None if loss is None else {"eval/loss": loss}}
 
 
 @pytest.fixture
@@ -150,12 +151,34 @@ def test_a_last_save_that_failed_fails_the_run(checkpoints, monkeypatch):
 
 
 def test_a_damaged_checkpoint_names_itself_and_the_way_out(checkpoints, tmp_path):
-    checkpoints.save(3, make_state(3), meta())
+    for step in (2, 3):
+        checkpoints.save(step, make_state(step), meta())
     checkpoints.wait()
     for file in (tmp_path / "checkpoints" / "3" / "params" / "d").iterdir():
         file.write_bytes(file.read_bytes()[:10])
-    with pytest.raises(CheckpointError, match=r"checkpoints/3 cannot be restored.*delete that directory"):
+    with pytest.raises(CheckpointError, match=r"(?s)checkpoints/3 cannot be restored.*to resume from step 2"):
         checkpoints.restore(3, abstract_of(make_state(0)))
+
+
+def test_too_little_memory_is_not_taken_for_damage(checkpoints, monkeypatch):
+    def restore(*args, **kwargs):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes")
+
+    checkpoints.save(3, make_state(3), meta())
+    checkpoints.wait()
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", restore)
+    with pytest.raises(CheckpointError, match="the devices have too little memory") as raised:
+        checkpoints.restore(3, abstract_of(make_state(0)))
+    assert "damaged" not in str(raised.value)
+
+
+def test_parameters_alone_are_not_resumed_from(checkpoints, tmp_path):
+    checkpoints.save(3, make_state(3), meta())
+    checkpoints.wait()
+    shutil.rmtree(tmp_path / "checkpoints" / "3" / "train_state")
+    with pytest.raises(ValueError, match=r"parameters only.*--config\.init_from=run:"):
+        checkpoints.latest_step()
+    assert checkpoint.load_params(f"run:{tmp_path}").keys() == {"layers"}
 
 
 def test_another_format_is_refused(checkpoints, tmp_path):

@@ -8,7 +8,7 @@ from bert_jax.training.checkpoint import Checkpoints
 from bert_jax.training.initialize import Source, initialize, merge_params
 from tests.training.tiny import assert_trees_equal, make_parts
 
-SCRATCH = Source(init_from="", may_miss=(), seed=0, fingerprint="f")
+SCRATCH = Source(init_from="", may_miss=(), seed=0, data_fingerprint="f")
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +29,13 @@ def start(parts, checkpoints, source=SCRATCH):
 
 def test_resuming_goes_before_init_from_and_scratch(parts, checkpoints):
     state = dataclasses.replace(parts.state(seed=3), step=jax.numpy.int32(12))
-    checkpoints.save(12, state, {"config_fingerprint": "f", "evaluation_pending": True})
+    checkpoints.save(12, state, {"data_fingerprint": "f", "evaluation_pending": True})
     checkpoints.wait()
     found = start(parts, checkpoints, dataclasses.replace(SCRATCH, init_from="run:nowhere"))
     assert (found.step, found.description, found.evaluation_pending) == (12, "resuming after step 12", True)
     assert_trees_equal(found.state, state)
-    with pytest.raises(ValueError, match="written with another config"):
-        start(parts, checkpoints, dataclasses.replace(SCRATCH, fingerprint="g"))
+    with pytest.raises(ValueError, match=r"trained on other data \(fingerprint f, this one g\)"):
+        start(parts, checkpoints, dataclasses.replace(SCRATCH, data_fingerprint="g"))
 
 
 def test_init_from_takes_the_parameters_only(parts, checkpoints, tmp_path):

@@ -45,7 +45,7 @@ class Recorder:
             evaluate=self.evaluate,
             eval_every_steps=options.pop("eval_every_steps", 4),
             checkpoints=FakeCheckpoints(self),
-            fingerprint="f",
+            data_fingerprint="f",
             reporter=FakeReporter(self),
             mesh=MESH,
             interrupted=self.interrupted,

@@ -16,7 +16,7 @@ def config(tiny_instances):
 
 
 def test_the_vocabulary_size_is_the_corpus_tokenizers(config):
-    assert build_config(config).model["vocab_size"] == 64
+    assert build_config(config).model.vocab_size == 64
 
 
 def test_a_fitting_config_makes_a_job(config):
