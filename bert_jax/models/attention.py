@@ -34,14 +34,14 @@ def attention_mask(
 
 
 def dot_product_attention(
-    query: Float[Array, "batch length heads head_dim"],
+    query: Float[Array, "batch queries heads head_dim"],
     key: Float[Array, "batch length heads head_dim"],
     value: Float[Array, "batch length heads head_dim"],
-    mask: Bool[Array, "batch 1 queries length"],
+    mask: Bool[Array, "batch 1 #queries length"],
     implementation: str,
     dropout_rate: float,
     dropout_seed: UInt32[Array, ""] | None,
-) -> Float[Array, "batch length heads head_dim"]:
+) -> Float[Array, "batch queries heads head_dim"]:
     """Return softmax(query · key / √head_dim) · value.
 
     Scores and softmax are float32 whatever the dtype.
@@ -94,15 +94,19 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(
         self,
+        queries: Float[Array, "batch queries embed"],
         hidden: Float[Array, "batch length embed"],
-        mask: Bool[Array, "batch 1 queries length"],
+        mask: Bool[Array, "batch 1 #queries length"],
         dropout_seed: UInt32[Array, ""] | None,
-    ) -> Float[Array, "batch length embed"]:
-        """Return the attention's output before residual, dropout and normalisation."""
+    ) -> Float[Array, "batch queries embed"]:
+        """Return what `queries` (all of `hidden`, or some of it) take from `hidden`.
+
+        That is before residual, dropout and normalisation.
+        """
         heads, names = (self.num_heads, self.head_dim), ("heads", "head_dim")
         project = functools.partial(Dense, initializer_range=self.initializer_range, dtype=self.dtype)
         # [batch, length, heads, head_dim] each
-        query = project(heads, ("embed", *names), name="query")(hidden)
+        query = project(heads, ("embed", *names), name="query")(queries)
         key = project(heads, ("embed", *names), name="key")(hidden)
         value = project(heads, ("embed", *names), name="value")(hidden)
         context = dot_product_attention(query, key, value, mask, self.implementation, self.dropout_rate, dropout_seed)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, UInt32
 from bert_jax.config import choose
 from bert_jax.models.attention import attention_mask
 from bert_jax.models.layers import Dense, LayerNorm, dropout, fold_seed, sinusoids, truncated_normal, with_axes
-from bert_jax.models.transformer import DTYPES, TransformerConfig, stack_layers
+from bert_jax.models.transformer import DTYPES, TransformerConfig, TransformerStack
 
 VOCAB_SIZES = {"uncased": 30_522, "cased": 28_996}  # the released vocab.txt files
 POSITION_INITS = {"normal": truncated_normal, "sinusoids": sinusoids}
@@ -105,12 +105,12 @@ class BertOutput(NamedTuple):
     """What the encoder returns, in the dtype of the computation.
 
     Attributes:
-        hidden: [batch, length, embed], the last layer's output.
+        hidden: [batch, length, embed], the last layer's output; [batch, outputs, embed] with output_positions.
         pooled: [batch, sequences, embed], tanh(dense([CLS])) of each packed sequence; None without pooler.
         all_hidden: [1 + layers, batch, length, embed], embeddings first; None unless asked for.
     """
 
-    hidden: Float[Array, "batch length embed"]
+    hidden: Float[Array, "batch outputs embed"]
     pooled: Float[Array, "batch sequences embed"] | None
     all_hidden: Float[Array, "outputs batch length embed"] | None
 
@@ -170,7 +170,7 @@ class Bert(nn.Module):
         """Declare the parts; their attribute names are the parameters' names."""
         config = self.config
         self.embeddings = Embeddings(config)
-        self.layers = stack_layers(config, self.keep_hidden)
+        self.layers = TransformerStack(config, self.keep_hidden)
         if self.add_pooler:
             size, dtype = config.hidden_size, DTYPES[config.dtype]
             self.pooler = Dense((size,), ("embed", None), config.initializer_range, dtype)
@@ -184,6 +184,7 @@ class Bert(nn.Module):
         sequence_ids: Int[Array, "batch length"],
         sequence_starts: Int[Array, "batch sequences"],
         dropout_seed: UInt32[Array, ""] | None = None,
+        output_positions: Int[Array, "batch outputs"] | None = None,
     ) -> BertOutput:
         """Encode rows of word pieces.
 
@@ -196,9 +197,12 @@ class Bert(nn.Module):
             sequence_starts: where each packed sequence's [CLS] stands. Its size decides at trace time: with one
                 sequence a row the mask is over keys alone and [CLS] is the first token.
             dropout_seed: None switches dropout off (evaluation).
+            output_positions: the tokens whose output is read, counted from the row's start; None is all. Each [CLS]
+                is computed for the pooler besides. The last layer then does only what these need, with the same
+                results; with `keep_hidden` it cannot.
 
         Raises:
-            ValueError: rows longer than max_position_embeddings.
+            ValueError: rows longer than max_position_embeddings, or output_positions with `keep_hidden`.
         """
         config = self.config
         length = input_ids.shape[1]
@@ -207,17 +211,23 @@ class Bert(nn.Module):
                 f"rows have {length} tokens and the model has {config.max_position_embeddings} position embeddings; "
                 "use shorter rows or a larger model.max_position_embeddings"
             )
-        packed = sequence_starts.shape[1] > 1
+        if self.keep_hidden and output_positions is not None:
+            raise ValueError("keep_hidden returns whole outputs of all layers; call without output_positions")
+        num_sequences = sequence_starts.shape[1]
+        packed = num_sequences > 1
         seed = None if dropout_seed is None else fold_seed(dropout_seed, _EMBEDDINGS_SITE)
         embedded = self.embeddings(input_ids, segment_ids, position_ids, seed)
         embedded = with_logical_constraint(embedded, ("batch", "length", "embed"))
         mask = attention_mask(input_mask, sequence_ids, packed)
-        layers = jnp.arange(config.num_hidden_layers, dtype=jnp.uint32)
-        hidden, layer_outputs = self.layers(embedded, layers, mask, dropout_seed)
+        if output_positions is not None and self.add_pooler:
+            output_positions = jnp.concatenate([sequence_starts, output_positions], axis=1)
+        hidden, layer_outputs = self.layers(embedded, mask, dropout_seed, output_positions)
         pooled = None
         if self.add_pooler:
-            # [batch, sequences, embed]
-            first = jnp.take_along_axis(hidden, sequence_starts[:, :, None], axis=1) if packed else hidden[:, :1]
-            pooled = jnp.tanh(self.pooler(first))
+            if output_positions is not None:
+                first, hidden = hidden[:, :num_sequences], hidden[:, num_sequences:]
+            else:
+                first = jnp.take_along_axis(hidden, sequence_starts[:, :, None], axis=1) if packed else hidden[:, :1]
+            pooled = jnp.tanh(self.pooler(first))  # [batch, sequences, embed]
         all_hidden = None if layer_outputs is None else jnp.concatenate([embedded[None], layer_outputs])
         return BertOutput(hidden, pooled, all_hidden)

@@ -136,7 +136,13 @@ class BertForPreTraining(nn.Module):
         (fillers may point at any).
         """
         output = self.bert(
-            input_ids, input_mask, segment_ids, position_ids, sequence_ids, sequence_starts, dropout_seed
+            input_ids,
+            input_mask,
+            segment_ids,
+            position_ids,
+            sequence_ids,
+            sequence_starts,
+            dropout_seed,
+            output_positions=masked_lm_positions,
         )
-        masked = jnp.take_along_axis(output.hidden, masked_lm_positions[:, :, None], axis=1)
-        return self.heads(masked, output.pooled, self.bert.embeddings.word_embeddings)
+        return self.heads(output.hidden, output.pooled, self.bert.embeddings.word_embeddings)

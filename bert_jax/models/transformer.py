@@ -1,7 +1,8 @@
 """A stack of post-LN Transformer layers with stacked parameters.
 
 Source: Vaswani et al. 2017 §3; google-research/bert `transformer_model` (normalisation after each residual).
-Differs: layers are stacked on a leading axis and scanned, so compile time does not grow with depth.
+Differs: layers are stacked on a leading axis and scanned, so compile time does not grow with depth; the last layer
+is computed only at the positions whose output is read.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen.spmd import with_logical_constraint
-from jaxtyping import Array, Bool, Float, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from bert_jax.config import choose
 from bert_jax.models.attention import SelfAttention
@@ -109,46 +110,46 @@ class Mlp(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Attention and feed-forward sub-layer; each: dropout, add the input, normalise.
-
-    Attributes:
-        config: sizes.
-        keep_hidden: also return the output as the scan's stacked result.
-    """
+    """Attention and feed-forward sub-layer; each: dropout, add the input, normalise."""
 
     config: TransformerConfig
-    keep_hidden: bool
 
     @nn.compact
     def __call__(
         self,
         hidden: Float[Array, "batch length embed"],
-        layer: UInt32[Array, ""],
+        layer: int | UInt32[Array, ""],
         mask: Bool[Array, "batch 1 queries length"],
         dropout_seed: UInt32[Array, ""] | None,
-    ) -> tuple[Float[Array, "batch length embed"], Float[Array, "batch length embed"] | None]:
-        """Return the layer's output, and once more if it is to be kept."""
-        config = self.config
+        output_positions: Int[Array, "batch outputs"] | None = None,
+    ) -> Float[Array, "batch outputs embed"]:
+        """Return the layer's output, everywhere or at `output_positions` only."""
+        config, implementation = self.config, self.config.attention
         rate = config.hidden_dropout_prob
         attention_seed, attention_output_seed, mlp_output_seed = _site_seeds(dropout_seed, layer)
+        queries = hidden
+        if output_positions is not None:
+            queries = jnp.take_along_axis(hidden, output_positions[:, :, None], axis=1)
+            if mask.shape[2] > 1:
+                mask = jnp.take_along_axis(mask, output_positions[:, None, :, None], axis=2)
+            implementation = "xla"  # few queries, of any number: nothing for a fused kernel
         attended = SelfAttention(
             num_heads=config.num_attention_heads,
             head_dim=config.hidden_size // config.num_attention_heads,
-            implementation=config.attention,
+            implementation=implementation,
             dropout_rate=config.attention_probs_dropout_prob,
             initializer_range=config.initializer_range,
             dtype=DTYPES[config.dtype],
             name="attention",
-        )(hidden, mask, attention_seed)
-        hidden = hidden + dropout(attended, rate, attention_output_seed)
+        )(queries, hidden, mask, attention_seed)
+        hidden = queries + dropout(attended, rate, attention_output_seed)
         hidden = LayerNorm(config.layer_norm_eps, name="attention_layer_norm")(hidden)
         hidden = hidden + dropout(Mlp(config, name="mlp")(hidden), rate, mlp_output_seed)
         hidden = LayerNorm(config.layer_norm_eps, name="mlp_layer_norm")(hidden)
-        hidden = with_logical_constraint(hidden, ("batch", "length", "embed"))
-        return hidden, hidden if self.keep_hidden else None
+        return with_logical_constraint(hidden, ("batch", "length", "embed"))
 
 
-def _site_seeds(seed: Array | None, layer: Array) -> tuple[Array | None, ...]:
+def _site_seeds(seed: Array | None, layer: Any) -> tuple[Array | None, ...]:
     sites = (ATTENTION_DROPOUT, ATTENTION_OUTPUT_DROPOUT, MLP_OUTPUT_DROPOUT)
     if seed is None:
         return (None,) * len(sites)
@@ -156,29 +157,70 @@ def _site_seeds(seed: Array | None, layer: Array) -> tuple[Array | None, ...]:
     return tuple(fold_seed(layer_seed, site) for site in sites)
 
 
-def stack_layers(config: TransformerConfig, keep_hidden: bool) -> nn.Module:
-    """Return the scanned stack of layers.
+class TransformerStack(nn.Module):
+    """The layers, one after the other; each parameter has a leading `layers` axis.
 
-    Args:
+    Attributes:
         config: sizes.
-        keep_hidden: whether to return the output of every layer too.
-
-    Returns:
-        A module (hidden, layer numbers 0 … layers - 1, mask, dropout seed) -> (last output, all outputs or None)
-        whose parameters have a leading `layers` axis.
+        keep_hidden: whether to return the output of every layer.
     """
-    layer = TransformerLayer
-    if config.remat != "none":
-        # prevent_cse is for code outside of loops; inside a scan it would only block fusions.
-        in_loop = config.scan_unroll < config.num_hidden_layers
-        layer = nn.remat(layer, policy=REMAT_POLICIES[config.remat], prevent_cse=not in_loop)
-    stack = nn.scan(
-        layer,
-        variable_axes={"params": 0},
-        split_rngs={"params": True},
-        in_axes=typing.cast(Any, (0, nn.broadcast, nn.broadcast)),  # one entry an argument, which the stub forgets
-        length=config.num_hidden_layers,
-        unroll=config.scan_unroll,
-        metadata_params={nn.PARTITION_NAME: "layers"},
-    )
-    return stack(config, keep_hidden)
+
+    config: TransformerConfig
+    keep_hidden: bool = False
+
+    def setup(self) -> None:
+        """Declare the stacked parameters, under the names that one layer gives them."""
+        stacked = nn.vmap(
+            TransformerLayer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=typing.cast(Any, None),  # which the stub forgets: no argument has a layers axis
+            axis_size=self.config.num_hidden_layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        self.stacked = stacked(self.config)
+        nn.share_scope(self, self.stacked)
+
+    def __call__(
+        self,
+        hidden: Float[Array, "batch length embed"],
+        mask: Bool[Array, "batch 1 queries length"],
+        dropout_seed: UInt32[Array, ""] | None,
+        output_positions: Int[Array, "batch outputs"] | None = None,
+    ) -> tuple[Float[Array, "batch outputs embed"], Float[Array, "layers batch length embed"] | None]:
+        """Return the last output and, with `keep_hidden`, those of all layers.
+
+        Args:
+            hidden: the embeddings.
+            mask: see `attention_mask`.
+            dropout_seed: None switches dropout off.
+            output_positions: where the last output is read; None is everywhere. The last layer then attends from
+                these alone, which leaves out up to 10 of its 12 parts of the work and changes no result. Not with
+                `keep_hidden`.
+        """
+        config = self.config
+        if self.is_initializing():
+            self.stacked(hidden, 0, mask, None, output_positions)  # makes the parameters; nothing else is read
+        layer = TransformerLayer(config, parent=None)
+        count = config.num_hidden_layers if output_positions is None else config.num_hidden_layers - 1
+
+        def apply(hidden: Array, part: tuple[Any, Array]) -> tuple[Array, Array | None]:
+            params, number = part
+            hidden = typing.cast(Array, layer.apply({"params": params}, hidden, number, mask, dropout_seed))
+            return hidden, hidden if self.keep_hidden else None
+
+        def apply_last(params: Any, hidden: Array) -> Array:
+            output = layer.apply({"params": params}, hidden, count, mask, dropout_seed, output_positions)
+            return typing.cast(Array, output)  # `apply` returns pairs only when asked for mutable state
+
+        if config.remat != "none":
+            policy = REMAT_POLICIES[config.remat]
+            # prevent_cse is for code outside of loops; inside a scan it would only block fusions.
+            apply = jax.checkpoint(apply, policy=policy, prevent_cse=config.scan_unroll >= count)
+            apply_last = jax.checkpoint(apply_last, policy=policy)
+        params = nn.unbox(self.variables["params"])
+        parts = (jax.tree.map(lambda p: p[:count], params), jnp.arange(count, dtype=jnp.uint32))
+        hidden, outputs = jax.lax.scan(apply, hidden, parts, unroll=max(1, min(config.scan_unroll, count)))
+        if output_positions is not None:
+            hidden = apply_last(jax.tree.map(lambda p: p[-1], params), hidden)
+        return hidden, outputs

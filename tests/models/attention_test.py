@@ -106,6 +106,6 @@ def test_heads_are_contiguous_parts_of_the_hidden_size():
     module = SelfAttention(2, 3, "xla", 0.0, 0.02, jnp.float32)
     hidden = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, 6)), jnp.float32)
     mask = jnp.ones((1, 1, 1, 4), bool)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), hidden, mask, None)["params"]
+    shapes = jax.eval_shape(module.init, jax.random.key(0), hidden, hidden, mask, None)["params"]
     assert shapes["query"]["kernel"].value.shape == (6, 2, 3)
     assert shapes["output"]["kernel"].value.shape == (2, 3, 6)

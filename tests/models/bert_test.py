@@ -87,6 +87,36 @@ def test_unrolling_and_recomputing_change_nothing(rolled, options):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, rolled)
 
 
+@pytest.mark.parametrize("rows", [None, 2], ids=["unpacked", "packed"])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_hidden_layers": 1}, {"remat": "full"}, {"scan_unroll": 2}], ids=["", "one", "remat", "unroll"]
+)
+def test_output_positions_change_no_output_and_no_gradient(rows, options):
+    batch = tiny_batch(lengths=(12, 7, 9, 5))
+    batch = batch if rows is None else pack(batch, rows)
+    positions = jnp.asarray(np.random.default_rng(1).integers(0, 5, (len(batch["input_ids"]), 3)))
+    model = Bert(tiny_config(**options))
+    inputs = model_inputs(model, batch)
+
+    def loss(params, output_positions):
+        output: Any = model.apply({"params": params}, *inputs, None, output_positions)
+        hidden = output.hidden
+        if output_positions is None:
+            hidden = jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
+        return jnp.sum(jnp.sin(hidden)) + jnp.sum(output.pooled), (hidden, output.pooled)
+
+    params = random_params(model, batch)
+    whole, some = (jax.jit(jax.grad(loss, has_aux=True))(params, chosen) for chosen in (None, positions))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-6), some, whole)
+
+
+def test_output_positions_do_not_go_with_all_outputs():
+    batch, model = tiny_batch(), Bert(tiny_config(), keep_hidden=True)
+    inputs = model_inputs(model, batch)
+    with pytest.raises(ValueError, match="without output_positions"):
+        jax.eval_shape(model.init, jax.random.key(0), *inputs, None, batch["sequence_starts"])
+
+
 def test_dropout_seed_decides_the_output():
     batch = tiny_batch()
     first, again, other = (encode(batch, seed=jnp.uint32(seed)).hidden for seed in (1, 1, 2))
