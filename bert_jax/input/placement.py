@@ -5,27 +5,27 @@ tensor axis spans processes, these processes load the same rows.
 """
 
 import functools
+import math
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-BATCH_AXES = ("data", "fsdp")
+BATCH_AXES = ("data", "fsdp")  # that split rows
 
 
 def local_rows(batch_size: int, mesh: Mesh) -> slice:
     """Return the rows of the global batch that this process must load.
 
+    Args:
+        batch_size: one that the mesh divides (`training.mesh.check_batch_size`).
+        mesh: with the axes data, fsdp and tensor.
+
     Raises:
-        ValueError: the mesh does not divide the batch, or its device order scatters this process' rows.
+        ValueError: the mesh' device order scatters this process' rows.
     """
-    num_parts = _num_parts(mesh)
-    if batch_size < 1 or batch_size % num_parts:
-        data, fsdp = (mesh.shape[axis] for axis in BATCH_AXES)
-        raise ValueError(
-            f"batch_size {batch_size} is not divisible by {num_parts} parts (data {data} × fsdp {fsdp}); "
-            f"use a multiple of {num_parts}, such as {max(1, round(batch_size / num_parts)) * num_parts}"
-        )
+    num_parts = num_row_shards(mesh)
+    assert batch_size % num_parts == 0, (batch_size, mesh.shape)
     parts = _local_parts(mesh)
     rows_per_part = batch_size // num_parts
     return slice(parts.start * rows_per_part, parts.stop * rows_per_part)
@@ -40,7 +40,7 @@ def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
     """
     sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
     if not sharding.is_fully_addressable:
-        parts, num_parts = _local_parts(mesh), _num_parts(mesh)
+        parts, num_parts = _local_parts(mesh), num_row_shards(mesh)
 
         def place(array: np.ndarray) -> jax.Array:
             num_rows = len(array) * num_parts // (parts.stop - parts.start)
@@ -50,14 +50,15 @@ def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
     return jax.device_put(batch, sharding)
 
 
-def _num_parts(mesh: Mesh) -> int:
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+def num_row_shards(mesh: Mesh) -> int:
+    """Return into how many parts a batch is split."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 @functools.lru_cache(maxsize=8)
 def _local_parts(mesh: Mesh) -> slice:
     """Return which of the data × fsdp parts of a batch lie on this process' devices."""
-    num_parts = _num_parts(mesh)
+    num_parts = num_row_shards(mesh)
     sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
     held = sharding.addressable_devices_indices_map((num_parts,)).values()
     parts = sorted({(index[0].start or 0) for index in held if index is not None})

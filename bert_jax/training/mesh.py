@@ -1,4 +1,4 @@
-"""The device mesh: axes `data`, `fsdp` and `tensor`, in that order, so that a host's devices hold neighbouring rows.
+"""The device mesh: axes `data`, `fsdp` and `tensor`, over devices in an order in which a host holds neighbouring rows.
 
 `data` replicates parameters, `fsdp` splits parameters and rows, `tensor` splits heads, the inner layer and the
 vocabulary. Every process must build the same mesh.
@@ -10,7 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
+
+from bert_jax.input.placement import num_row_shards
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -53,13 +57,35 @@ def mesh_shape(config: MeshConfig, num_devices: int) -> tuple[int, int, int]:
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """Return the mesh over `devices` (default: those of all processes); see `mesh_shape` for the errors."""
     devices = jax.devices() if devices is None else devices
-    shape = mesh_shape(config, len(devices))
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    array = arrange(mesh_shape(config, len(devices)), devices)
+    return Mesh(array, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def num_row_shards(mesh: Mesh) -> int:
-    """Return into how many parts a batch is split."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+def arrange(shape: tuple[int, int, int], devices: Sequence[Any]) -> np.ndarray:
+    """Return the devices as an array of this shape, in which every process holds neighbouring parts of a batch.
+
+    Within one slice that is the order that follows the links between the chips (`jax.make_mesh`'s), where the hosts
+    lie along it. Elsewhere (several slices; a host of 2 × 2 chips in a torus of 4 × 4) devices are taken host by host,
+    so that the tensor axis lies within a host, and within a slice, wherever it fits there.
+    """
+    if len({getattr(device, "slice_index", 0) for device in devices}) == 1:
+        try:
+            array = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        except NotImplementedError:  # a shape that the links have no order for
+            array = None
+        if array is not None and _holds_neighbours(array):
+            return array
+    by_host = sorted(devices, key=lambda device: (getattr(device, "slice_index", 0), device.process_index, device.id))
+    return np.array(by_host).reshape(shape)
+
+
+def _holds_neighbours(array: np.ndarray) -> bool:
+    """Return whether every process holds a contiguous range of the data × fsdp parts of a batch."""
+    parts: dict[int, set[int]] = {}
+    for part, devices in enumerate(array.reshape(-1, array.shape[-1])):
+        for device in devices:
+            parts.setdefault(device.process_index, set()).add(part)
+    return all(max(held) - min(held) + 1 == len(held) for held in parts.values())
 
 
 def check_batch_size(name: str, batch_size: int, mesh: Mesh, microbatches: int = 1) -> None:

@@ -13,8 +13,10 @@ import flax.linen as nn
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from bert_jax.input.placement import BATCH_AXES
+
 LOGICAL_AXES: dict[str, tuple[str, ...]] = {
-    "batch": ("data", "fsdp"),  # rows
+    "batch": BATCH_AXES,  # rows
     "length": (),  # tokens of a row stay together
     "embed": ("fsdp",),  # hidden size
     "heads": ("tensor",),

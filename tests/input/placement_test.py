@@ -58,18 +58,6 @@ def test_rows_lie_along_data_and_fsdp(shape):
         assert (shard.index[0].start or 0) == (data * shape[1] + fsdp) * (16 // parts)
 
 
-@pytest.mark.multidevice
-def test_a_batch_that_the_mesh_does_not_divide_is_refused():
-    with pytest.raises(ValueError, match=r"batch_size 18 is not divisible by 4 parts \(data 2 × fsdp 2\).* such as 16"):
-        local_rows(18, make_mesh(2, 2, 2))
-
-
-@pytest.mark.parametrize("batch_size", [0, -8])
-def test_an_empty_batch_is_refused(batch_size):
-    with pytest.raises(ValueError, match=r"batch_size .* use a multiple of 1"):
-        local_rows(batch_size, make_mesh(1, 1, 1))
-
-
 # Run in each of two processes of two devices; prints what the process loads and what its devices hold.
 WORKER = """
 import json, sys
