@@ -27,6 +27,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "train: rows a step, over all devices.")
 _WARMUP_STEPS = flags.DEFINE_integer("warmup_steps", 3, "train: steps before the timed ones, behind the compilation.")
 _TIMED_STEPS = flags.DEFINE_integer("timed_steps", 20, "train: steps timed, each on its own; input: batches.")
+_PEAK_FLOPS = flags.DEFINE_float(
+    "peak_flops_per_device", 0.0, "train: FLOP/s to take MFU against; 0 = the device table's."
+)
 _TEXT = flags.DEFINE_string("text", "", "prepare: a file in Google's format, .gz allowed.")
 _VOCAB = flags.DEFINE_string("vocab", "", "prepare: a vocab.txt.")
 _INSTANCES = flags.DEFINE_string("instances", "nsp-128", "prepare: the instance set to build.")
@@ -37,10 +40,12 @@ def measure_train() -> dict[str, Any]:
     """Time the training step of the config."""
     from bert_jax.training.host_memory import keep_freed_memory
 
-    keep_freed_memory()  # before jax is imported
+    keep_freed_memory()  # before jax computes anything
     from bert_jax.training.benchmark import measure_train_step
 
-    return measure_train_step(_CONFIG.value, _BATCH_SIZE.value, _WARMUP_STEPS.value, _TIMED_STEPS.value)
+    return measure_train_step(
+        _CONFIG.value, _BATCH_SIZE.value, _WARMUP_STEPS.value, _TIMED_STEPS.value, _PEAK_FLOPS.value
+    )
 
 
 def measure_input() -> dict[str, Any]:
@@ -98,7 +103,7 @@ def main(argv: list[str]) -> None:
         stage = choose("stage", argv[1], STAGES)
         print(json.dumps({"stage": stage, **STAGES[stage]()}))
     except (ValueError, FileNotFoundError) as error:
-        print(f"benchmark: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
 
 

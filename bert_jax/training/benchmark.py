@@ -1,5 +1,6 @@
 """Time one training step on made-up tokens: what `launch.benchmark train` prints."""
 
+import re
 import time
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import numpy as np
 
 from bert_jax.config import build, to_plain
+from bert_jax.corpus.instances import InstanceConfig
 from bert_jax.input.masking import MaskingConfig
 from bert_jax.input.placement import place_batch
 from bert_jax.models.bert import VOCAB_SIZES, BertConfig
@@ -18,33 +20,65 @@ from bert_jax.training.state import Hyper, TrainState, abstract_state, make_hype
 from bert_jax.training.step import TrainStep, compile_train_step, make_train_step
 from bert_jax.training.throughput import Throughput, bert_row_flops, peak_flops
 
+_PACKED_SEQUENCES = InstanceConfig("packed").max_sequences_per_row  # places for sequences in a packed row
+
 
 def random_batch(
-    batch_size: int, sequence_length: int, num_predictions: int, vocab_size: int, seed: int = 0
+    batch_size: int, sequence_length: int, num_predictions: int, vocab_size: int, *, packed: bool = False, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Return a batch of uniformly random tokens without padding, `num_predictions` of each row masked."""
+    """Return a batch of uniformly random tokens without padding, `num_predictions` of each row masked.
+
+    A packed row holds two sequences of half its length, and has places for as many as a packed corpus has.
+    """
     generator = np.random.default_rng(seed)
     shape = (batch_size, sequence_length)
     input_ids = generator.integers(5, vocab_size, shape, dtype=np.int32)
     order = np.argsort(generator.random(shape), axis=1)
     positions = np.sort(order[:, :num_predictions], axis=1).astype(np.int32)
-    ones, sequences = np.ones(shape, np.int32), (batch_size, 1)
+    starts = np.zeros((batch_size, _PACKED_SEQUENCES if packed else 1), np.int32)
+    weights = np.zeros(starts.shape, np.float32)
+    weights[:, : 1 + packed] = 1.0
+    sequence_ids, position_ids = (
+        np.ones(shape, np.int32),
+        np.tile(np.arange(sequence_length, dtype=np.int32), (batch_size, 1)),
+    )
+    if packed:
+        half = sequence_length // 2
+        starts[:, 1], sequence_ids[:, half:] = half, 2
+        position_ids[:, half:] -= half
     return {
         "input_ids": input_ids,
-        "input_mask": ones,
+        "input_mask": np.ones(shape, np.int32),
         "segment_ids": np.zeros(shape, np.int32),
-        "position_ids": np.cumsum(ones, axis=1, dtype=np.int32) - 1,
-        "sequence_ids": ones,
-        "sequence_starts": np.zeros(sequences, np.int32),
+        "position_ids": position_ids,
+        "sequence_ids": sequence_ids,
+        "sequence_starts": starts,
         "masked_lm_positions": positions,
         "masked_lm_ids": np.take_along_axis(input_ids, positions, axis=1),
         "masked_lm_weights": np.ones((batch_size, num_predictions), np.float32),
-        "next_sentence_labels": generator.integers(0, 2, sequences, dtype=np.int32),
-        "next_sentence_weights": np.ones(sequences, np.float32),
+        "next_sentence_labels": generator.integers(0, 2, starts.shape, dtype=np.int32),
+        "next_sentence_weights": weights,
     }
 
 
-def measure_train_step(config: Any, batch_size: int, warmup_steps: int, timed_steps: int) -> dict[str, Any]:
+def _row_shape(instances: str) -> tuple[int, bool]:
+    """Return the length of a row and whether it is packed, from an instance set's name.
+
+    Raises:
+        ValueError: the name does not say; a benchmark reads no corpus.
+    """
+    match = re.fullmatch(r"[a-z]+-(\d+)(-packed)?", instances)
+    if match is None:
+        raise ValueError(
+            f"config.data.instances is {instances!r}; a benchmark reads the rows' shape from it: use a name such as "
+            "nsp-128 or nsp-512-packed"
+        )
+    return int(match[1]), match[2] is not None
+
+
+def measure_train_step(
+    config: Any, batch_size: int, warmup_steps: int, timed_steps: int, peak_flops_per_device: float = 0.0
+) -> dict[str, Any]:
     """Time the step that `launch.pretrain` would run with this config, each step on its own.
 
     Args:
@@ -52,6 +86,7 @@ def measure_train_step(config: Any, batch_size: int, warmup_steps: int, timed_st
         batch_size: rows a step, over all devices.
         warmup_steps: untimed, behind the compilation.
         timed_steps: 1 or more; the median counts.
+        peak_flops_per_device: FLOP/s to take MFU against, for devices without a known peak; 0 = the table's.
 
     Returns:
         Seconds, rates, and everything that the figure depends on.
@@ -61,7 +96,7 @@ def measure_train_step(config: Any, batch_size: int, warmup_steps: int, timed_st
     optim = build(OptimizerConfig, config.optim, "config.optim")
     train = build(TrainConfig, config.train, "config.train")
     predictions = build(MaskingConfig, config.masking, "config.masking").max_predictions_per_row
-    sequence_length = int(config.data.instances.split("-")[1])
+    sequence_length, packed = _row_shape(config.data.instances)
     mesh = make_mesh(build(MeshConfig, config.mesh, "config.mesh"))
     check_batch_size("--batch_size", batch_size, mesh, train.microbatches)
 
@@ -71,11 +106,12 @@ def measure_train_step(config: Any, batch_size: int, warmup_steps: int, timed_st
     state = jax.jit(make, out_shardings=state_shardings(abstract))()
     hyper = make_hyper(optim, train.num_steps, config.seed, mesh)
     step = make_train_step(objective, optimizer, train.microbatches, train.on_nonfinite)
-    batch = place_batch(random_batch(batch_size, sequence_length, predictions, model.vocab_size), mesh)
+    rows = random_batch(batch_size, sequence_length, predictions, model.vocab_size, packed=packed)
+    batch = place_batch(rows, mesh)
     seconds = time_steps(compile_train_step(step, abstract, mesh), state, batch, hyper, 1 + warmup_steps + timed_steps)
 
     device = jax.devices()[0]
-    peak = peak_flops(device.device_kind)
+    peak = peak_flops(device.device_kind, peak_flops_per_device)
     row = bert_row_flops(model, sequence_length, predictions)
     timed = seconds[-timed_steps:]
     rates = Throughput(row, batch_size, peak * mesh.size if peak else None)
@@ -86,6 +122,7 @@ def measure_train_step(config: Any, batch_size: int, warmup_steps: int, timed_st
         "first_step_seconds": seconds[0],  # compilation included
         "batch_size": batch_size,
         "sequence_length": sequence_length,
+        "packed": packed,
         "max_predictions_per_row": predictions,
         "microbatches": train.microbatches,
         **to_plain(model),

@@ -21,7 +21,7 @@ _ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/accel*", "/dev/vfio/[0-9]*", "/dev/k
 def keep_freed_memory() -> bool:
     """Tell the C library to reuse large blocks instead of returning them.
 
-    Call it before jax is imported: threads that exist already keep arenas of their own, which it does not reach.
+    Call it before jax computes anything: threads that exist already keep arenas of their own, which it does not reach.
 
     Returns:
         Whether it did: on Linux with glibc, where there is no accelerator or JAX_PLATFORMS is cpu. The process then

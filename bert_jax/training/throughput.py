@@ -1,7 +1,8 @@
 """Floating-point operations of a training step, peak rates of devices, and the utilization (MFU) that follows.
 
 MFU is model FLOPs, not hardware FLOPs: recomputation does not count. It is given twice: `mfu` over all positions,
-padding included, and `mfu_real` over real tokens only.
+padding included, and `mfu_real` over real tokens only. Positions whose last output nothing reads count like the
+others, though `models/transformer.py` leaves them out: the formula is the published one, and comparable.
 """
 
 import dataclasses
