@@ -65,7 +65,10 @@ def dot_product_attention(
                 'or model.attention to "xla"'
             )
         assert dropout_rate == 0.0, "the config refuses attention dropout with cudnn"
-        return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")
+        whole = (mask.shape[0], 1, query.shape[1], key.shape[1])  # it refuses a mask that is the same for all queries
+        return jax.nn.dot_product_attention(
+            query, key, value, mask=jnp.broadcast_to(mask, whole), implementation="cudnn"
+        )
     # [batch, heads, queries, keys]; float32, because bfloat16 scores would cost softmax its small differences
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
     scores = scores * (1.0 / math.sqrt(query.shape[-1])) + jnp.where(mask, 0.0, MASK_BIAS)
