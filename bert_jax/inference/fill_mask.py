@@ -167,12 +167,14 @@ class MaskFiller:
             ValueError: not an address, or a setting that makes no sense.
             FileNotFoundError: no such checkpoint, or one without a tokenizer.
         """
-        config = checkpoint.load_config(address)
-        tokenizer = WordPiece.load(checkpoint.resolve(address).workdir / "tokenizer")
-        # A config that left the size to the corpus says 0.
-        sizes = {**config["model"], "vocab_size": config["model"]["vocab_size"] or tokenizer.vocab_size}
+        found = checkpoint.resolve(address)
+        config = checkpoint.load_config(found)
+        tokenizer = WordPiece.load(found.workdir / "tokenizer")
+        # A config that left the size to the corpus says 0; xla's attention runs everywhere.
+        size = config["model"]["vocab_size"] or tokenizer.vocab_size
+        sizes = {**config["model"], "vocab_size": size, "attention": "xla"}
         model = BertForPreTraining(build(BertConfig, sizes, "config.model"), config["objective"]["next_sentence"])
-        return cls(model, checkpoint.load_params(address), tokenizer, top_k, batch_size)
+        return cls(model, checkpoint.load_params(found), tokenizer, top_k, batch_size)
 
     def answers(self, queries: Iterable[Query]) -> Iterator[Answer]:
         """Yield one answer a query, in their order; reads ahead by one batch.

@@ -40,13 +40,13 @@ class Checkpoints:
 
         Args:
             workdir: the run's directory, local or gs://.
-            max_to_keep: newest checkpoints to keep, 1 or more; the best by evaluation loss is kept besides.
+            max_to_keep: newest checkpoints to keep, 1 or more; the best by evaluation is kept besides.
         """
         if max_to_keep < 1:
             raise ValueError(f"config.train.keep_checkpoints is {max_to_keep}; keep 1 or more")
         self._directory = _absolute(workdir) / DIRECTORY
         self._max_to_keep = max_to_keep
-        self._losses = {step: evaluation_loss(read_meta(workdir, step)) for step in committed_steps(workdir)}
+        self._ranks = {step: rank(read_meta(workdir, step)) for step in committed_steps(workdir)}
         if jax.process_index() == 0:
             for doomed in self._directory.glob(f"*{DELETED}"):
                 doomed.rmtree()
@@ -86,12 +86,22 @@ class Checkpoints:
             train_state=ocp.args.StandardSave(rest),
             meta=ocp.args.JsonSave({"format_version": FORMAT_VERSION, "step": step, **meta}),
         )
-        self._losses[step] = evaluation_loss(meta)
+        self._ranks[step] = rank(meta)
         try:
             self._manager.save(step, args=items, force=True)
             self._saving = step
         except Exception as error:
             self._note_failure(error)
+
+    def amend(self, step: int, changes: dict[str, Any]) -> None:
+        """Change the meta of a committed step, as when its evaluation was made up for."""
+        meta = self.read_meta(step) | changes
+        self._ranks[step] = rank(meta)
+        if jax.process_index() == 0:
+            path = _meta_path(self._directory.parent, step)
+            temporary = path.with_name(f"{path.name}.tmp")
+            temporary.write_text(json.dumps(meta))
+            temporary.replace(path)
 
     def failure(self) -> str | None:
         """Return why a save has failed, once for each; None when none did or the last is still being written."""
@@ -165,7 +175,7 @@ class Checkpoints:
         if jax.process_index() != 0:
             return
         steps = committed_steps(self._directory.parent)
-        best = best_step({step: self._losses.get(step, math.inf) for step in steps})
+        best = best_step({step: self._ranks.get(step, math.inf) for step in steps})
         for step in {*steps[: -self._max_to_keep]} - {best}:
             directory = self._directory / str(step)
             if is_object_store(directory):  # cannot rename; there the commit file counts
@@ -213,7 +223,7 @@ def read_meta(workdir: str | os.PathLike[str], step: int) -> dict[str, Any]:
     Raises:
         CheckpointError: it is missing, or of a format that this code does not read.
     """
-    path = epath.Path(workdir) / DIRECTORY / str(step) / "meta" / "metadata"
+    path = _meta_path(workdir, step)
     try:
         meta = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -228,14 +238,24 @@ def read_meta(workdir: str | os.PathLike[str], step: int) -> dict[str, Any]:
     return meta
 
 
-def evaluation_loss(meta: dict[str, Any]) -> float:
-    """Return the loss of the evaluation that belongs to a checkpoint; infinite when there was none."""
-    return (meta.get("evaluation") or {}).get("eval/loss", math.inf)
+@dataclasses.dataclass(frozen=True)
+class BestBy:
+    """By which metric of the evaluations a run's best checkpoint is chosen; every checkpoint's meta says it."""
+
+    metric: str = "eval/loss"
+    higher_is_better: bool = False
 
 
-def best_step(losses: dict[int, float]) -> int | None:
-    """Return the step with the lowest loss, the earliest of equals; None when no loss is finite."""
-    finite = {step: loss for step, loss in losses.items() if math.isfinite(loss)}
+def rank(meta: dict[str, Any]) -> float:
+    """Return the metric that a checkpoint is chosen by, so that lower is better; infinite without an evaluation."""
+    best_by = BestBy(**meta.get("best_by", {}))
+    value = (meta.get("evaluation") or {}).get(best_by.metric, math.inf)
+    return -value if best_by.higher_is_better else value
+
+
+def best_step(ranks: dict[int, float]) -> int | None:
+    """Return the step with the lowest rank, the earliest of equals; None when no rank is finite."""
+    finite = {step: value for step, value in ranks.items() if math.isfinite(value)}
     return min(finite, key=lambda step: (finite[step], step), default=None)
 
 
@@ -247,17 +267,24 @@ class Address:
     step: int
 
 
-def resolve(address: str) -> Address:
+def resolve(address: str | Address) -> Address:
     """Find the checkpoint that an address names; without a step, the newest.
+
+    What belongs together (config, parameters) is to be loaded by one resolved address: a run that goes on has another
+    newest step a moment later.
 
     Raises:
         ValueError: not an address of a run.
         FileNotFoundError: no such run, or no such step; with the steps there are.
     """
+    if isinstance(address, Address):
+        return address
     scheme, colon, rest = address.partition(":")
     if scheme != "run" or not colon or not rest:
         raise ValueError(f"{address!r} is not the address of a run; use run:DIR, run:DIR@STEP or run:DIR@best")
-    directory, at, which = rest.partition("@")
+    directory, at, which = rest.rpartition("@")
+    if not at or _absolute(rest).exists():  # the @ of a directory's name
+        directory, at, which = rest, "", ""
     workdir = _absolute(directory)
     steps = committed_steps(workdir)
     if not steps:
@@ -265,7 +292,7 @@ def resolve(address: str) -> Address:
     if not at:
         return Address(workdir, steps[-1])
     if which == "best":
-        best = best_step({step: evaluation_loss(read_meta(workdir, step)) for step in steps})
+        best = best_step({step: rank(read_meta(workdir, step)) for step in steps})
         if best is None:
             raise FileNotFoundError(f"{address!r}: no checkpoint of the run was evaluated; its steps are {steps}")
         return Address(workdir, best)
@@ -274,11 +301,11 @@ def resolve(address: str) -> Address:
     return Address(workdir, int(which))
 
 
-def load_params(address: str, shardings: Any = None, item: str = "params") -> Any:
+def load_params(address: str | Address, shardings: Any = None, item: str = "params") -> Any:
     """Return the parameters of a checkpoint.
 
     Args:
-        address: `run:DIR[@step|@best]`.
+        address: `run:DIR[@step|@best]`, or what `resolve` made of it.
         shardings: one for all parameters or a tree of them; default: whole on the first local device.
         item: "params", or "train_state" for what else was saved.
     """
@@ -296,9 +323,13 @@ def load_params(address: str, shardings: Any = None, item: str = "params") -> An
         return checkpointer.restore(path, abstract)
 
 
-def load_config(address: str) -> dict[str, Any]:
+def load_config(address: str | Address) -> dict[str, Any]:
     """Return the plain config (config.json) of the run that an address names."""
     return json.loads((resolve(address).workdir / "config.json").read_text())
+
+
+def _meta_path(workdir: str | os.PathLike[str], step: int) -> epath.Path:
+    return epath.Path(workdir) / DIRECTORY / str(step) / "meta" / "metadata"
 
 
 def _absolute(path: str | os.PathLike[str]) -> epath.Path:

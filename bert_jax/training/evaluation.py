@@ -96,7 +96,7 @@ def make_evaluation_step(objective: Objective, mesh: Mesh, baseline: UnigramBase
             metrics = metrics | baseline.metrics(batch)
         return metrics, carry
 
-    jitted = jax.jit(evaluate_batch, out_shardings=(sharding.replicated(mesh), None))
+    jitted = jax.jit(evaluate_batch, out_shardings=(sharding.replicated(mesh), sharding.batch_sharding(mesh)))
 
     def call(params: Any, carry: Any, batch: Batch) -> tuple[Metrics, Any]:
         with sharding.on_mesh(mesh):
@@ -105,14 +105,21 @@ def make_evaluation_step(objective: Objective, mesh: Mesh, baseline: UnigramBase
     return call
 
 
-def evaluate(step: EvaluationStep, params: Any, carry: Any, batches: Iterable[Batch]) -> dict[str, float]:
-    """Return the `eval/` metrics over all batches.
+def evaluate(
+    step: EvaluationStep,
+    params: Any,
+    carry: Any,
+    batches: Iterable[Batch],
+    interrupted: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
+    """Return the `eval/` metrics over all batches; None when it was broken off.
 
     Args:
         step: from `make_evaluation_step`.
         params: the model's.
-        carry: a fresh one for the evaluation's batch size; it passes from batch to batch.
+        carry: a fresh one for the evaluation's batch size (`state.fresh_carry`); it passes from batch to batch.
         batches: placed on the mesh; the same number in every process.
+        interrupted: asked before every batch; True breaks off.
     """
     sums: dict[str, tuple[float, float]] = {}
     pending: list[Metrics] = []
@@ -125,6 +132,8 @@ def evaluate(step: EvaluationStep, params: Any, carry: Any, batches: Iterable[Ba
         pending.clear()
 
     for batch in batches:
+        if interrupted():
+            return None
         metrics, carry = step(params, carry, batch)
         pending.append(metrics)
         if len(pending) == FETCHED_AT_ONCE:

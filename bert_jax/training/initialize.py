@@ -4,6 +4,7 @@ A checkpoint in the workdir → resume everything; else `init_from` → its para
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from bert_jax.training import checkpoint, sharding
-from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.checkpoint import Address, Checkpoints
 from bert_jax.training.optimizers import parameter_name
 from bert_jax.training.state import Objective, TrainState, make_state, state_shardings
 
@@ -45,13 +46,17 @@ class Source:
     Attributes:
         init_from: address of a checkpoint, "" for none.
         may_miss: first names of parameters that `init_from` need not have, such as ("heads",).
+        tokenizer: directory with the vocabulary that `init_from` must have; None = there is none.
         seed: of new parameters.
+        batch_size: global rows, of a new carry.
         data_fingerprint: of the training data; a checkpoint of other data is not resumed.
     """
 
     init_from: str
     may_miss: tuple[str, ...]
+    tokenizer: Path | None
     seed: int
+    batch_size: int
     data_fingerprint: str
 
 
@@ -66,7 +71,8 @@ def initialize(
     """Return the state to start with; see the module's first lines for the order.
 
     Raises:
-        ValueError: the checkpoint in the workdir, or the parameters of `init_from`, do not fit the model.
+        ValueError: the checkpoint in the workdir is of other data, or `init_from` has another vocabulary or parameters
+            that do not fit the model.
     """
     step = checkpoints.latest_step()
     if step is not None:
@@ -78,13 +84,37 @@ def initialize(
             )
         state, meta = checkpoints.restore(step, abstract)
         return Start(state, step, meta, f"resuming after step {step:,}")
-    state = _scratch(objective, optimizer, abstract, source.seed, mesh)
-    if not source.init_from:
+    found = checkpoint.resolve(source.init_from) if source.init_from else None
+    if found is not None:
+        check_vocabulary(source.init_from, found, source.tokenizer)
+    state = _scratch(objective, optimizer, abstract, source, mesh)
+    if found is None:
         return Start(state, 0, {}, f"starting from scratch with seed {source.seed}")
-    loaded = checkpoint.load_params(source.init_from)
+    loaded = checkpoint.load_params(found)
     params, notes = merge_params(state.params, loaded, source.init_from, source.may_miss)
     state = dataclasses.replace(state, params=jax.device_put(params, state_shardings(abstract.params)))
     return Start(state, 0, {}, "\n".join([f"starting from the parameters of {source.init_from}", *notes]))
+
+
+def check_vocabulary(address: str, found: Address, tokenizer: Path | None) -> None:
+    """Refuse parameters of another vocabulary, whose size may well be the same.
+
+    Args:
+        address: for messages.
+        found: what it names; a directory without a vocab.txt is not held against anything.
+        tokenizer: directory of the training data's; None or one without a vocab.txt likewise.
+
+    Raises:
+        ValueError: the two differ.
+    """
+    theirs = found.workdir / "tokenizer" / "vocab.txt"
+    if tokenizer is None or not theirs.exists() or not (tokenizer / "vocab.txt").exists():
+        return
+    if theirs.read_text(encoding="utf-8").split() != (tokenizer / "vocab.txt").read_text(encoding="utf-8").split():
+        raise ValueError(
+            f"init_from {address} was trained with another vocabulary than that of {tokenizer}; prepare the corpus "
+            f"with {theirs}, or begin without init_from"
+        )
 
 
 def merge_params(fresh: Any, loaded: Any, address: str, may_miss: tuple[str, ...] = ()) -> tuple[Any, list[str]]:
@@ -124,13 +154,16 @@ def merge_params(fresh: Any, loaded: Any, address: str, may_miss: tuple[str, ...
 
 
 def _scratch(
-    objective: Objective, optimizer: optax.GradientTransformationExtraArgs, abstract: TrainState, seed: int, mesh: Mesh
+    objective: Objective,
+    optimizer: optax.GradientTransformationExtraArgs,
+    abstract: TrainState,
+    source: Source,
+    mesh: Mesh,
 ) -> TrainState:
     """Make each device's part of the state on that device."""
 
     def make() -> TrainState:
-        carry = jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape, leaf.dtype), abstract.carry)
-        return make_state(objective.init(seed), optimizer, carry)
+        return make_state(objective.init(source.seed), optimizer, objective.init_carry(source.batch_size))
 
     with sharding.on_mesh(mesh):
         return jax.jit(make, out_shardings=state_shardings(abstract))()

@@ -5,9 +5,9 @@ device in 1, 2 and 5 only. 1 and 2 are skipped for a step that was just restored
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from bert_jax.config import choose
 from bert_jax.training import sharding
-from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.checkpoint import BestBy, Checkpoints
 from bert_jax.training.metrics import MetricWindow, NonFiniteError, Reporter
 from bert_jax.training.state import Batch, Hyper, TrainState
 from bert_jax.training.step import ON_NONFINITE, TrainStep
@@ -58,26 +58,28 @@ class Session:
     """What the loop calls, and where the run stands when the loop begins.
 
     Attributes:
-        evaluate: state → the `eval/` row.
+        evaluate: (state, whether to break off) → the `eval/` row, None if it was broken off; None: never.
         eval_every_steps: 0 = only after the last step.
         checkpoints: where to save.
         data_fingerprint: of the training data, for the checkpoints' meta.
         reporter: where rows go.
         mesh: of the state.
-        interrupted: step → whether to save and leave before the batch of that step.
+        interrupted: whether to save and leave.
+        best_by: what the best checkpoint is the best by.
         first_step: updates already done.
         window: the open one, restored or empty.
         evaluation_pending: the restored step was saved in a hurry, before its evaluation.
         trace: the window to profile.
     """
 
-    evaluate: Callable[[TrainState], dict[str, float]]
+    evaluate: Callable[[TrainState, Callable[[], bool]], dict[str, float] | None] | None
     eval_every_steps: int
     checkpoints: Checkpoints
     data_fingerprint: str
     reporter: Reporter
     mesh: Mesh
-    interrupted: Callable[[int], bool] = lambda step: False
+    interrupted: Callable[[], bool] = lambda: False
+    best_by: BestBy = dataclasses.field(default_factory=BestBy)
     first_step: int = 0
     window: MetricWindow = dataclasses.field(default_factory=MetricWindow)
     evaluation_pending: bool = False
@@ -118,20 +120,24 @@ def train(
     while True:
         last = done >= config.num_steps
         restored = done == session.first_step
-        interrupted = session.interrupted(done)
-        due = done > 0 and (last or is_due(done, session.eval_every_steps))
+        interrupted = session.interrupted()
+        due = session.evaluate is not None and done > 0 and (last or is_due(done, session.eval_every_steps))
         pending = due and (session.evaluation_pending if restored else True)
 
-        # (1) Evaluate. An interrupted run has seconds left: it saves, and the resumed one evaluates.
+        # (1) Evaluate. An interrupted run has seconds left: it breaks off and saves, and the resumed one evaluates.
         row: dict[str, float] | None = None
         if pending and not interrupted:
             _fold(window, config, session)
             with clock.paused():
                 row = _evaluate(state, done, session)
+            interrupted = row is None
+            if restored and row is not None:
+                session.checkpoints.amend(done, {"evaluation": row, "evaluation_pending": False})
 
         # (2) Save state and open window together, after all metrics up to here were found finite.
         if not restored and (last or interrupted or is_due(done, config.save_every_steps)):
             _fold(window, config, session)
+            window.seconds += clock.restart()
             with clock.paused():
                 meta = {"window": window.to_plain(), "evaluation": row, "evaluation_pending": pending and row is None}
                 _save(state, done, meta, session)
@@ -153,7 +159,8 @@ def train(
         # (5) Log: one wait for the whole window.
         if is_due(done, config.log_every_steps) or done == config.num_steps:
             _fold(window, config, session)
-            session.reporter.train(done, window, clock.restart())
+            window.seconds += clock.restart()
+            session.reporter.train(done, window)
             window.clear()
             if failure := session.checkpoints.failure():
                 session.reporter.say(f"warning: a checkpoint was not written ({failure}); the next save tries again")
@@ -178,9 +185,14 @@ def _advice(session: Session) -> str:
     )
 
 
-def _evaluate(state: TrainState, done: int, session: Session) -> dict[str, float]:
+def _evaluate(state: TrainState, done: int, session: Session) -> dict[str, float] | None:
+    assert session.evaluate is not None
     started = time.perf_counter()
-    row = session.evaluate(state)
+    row = session.evaluate(state, session.interrupted)
+    if row is None:
+        return None
+    if session.best_by.metric not in row:
+        raise ValueError(f"the best checkpoint goes by {session.best_by.metric}; an evaluation has {sorted(row)}")
     session.reporter.evaluation(done, row, time.perf_counter() - started)
     return row
 
@@ -190,7 +202,8 @@ def _save(state: TrainState, done: int, meta: dict[str, Any], session: Session) 
     with sharding.on_mesh(session.mesh):
         if not bool(_is_finite((state.params, state.opt_state, state.carry))):
             raise NonFiniteError(f"the state after step {done} is not finite and was not saved; {_advice(session)}")
-    session.checkpoints.save(done, state, meta | {"data_fingerprint": session.data_fingerprint})
+    meta |= {"data_fingerprint": session.data_fingerprint, "best_by": dataclasses.asdict(session.best_by)}
+    session.checkpoints.save(done, state, meta)
 
 
 @jax.jit
@@ -202,12 +215,12 @@ def _is_finite(tree: Any) -> jax.Array:
 class Trace:
     """A profiler window: traces the steps from `first` up to `last`, for TensorBoard or Perfetto."""
 
-    def __init__(self, first: int, last: int, directory: Path) -> None:
+    def __init__(self, first: int, last: int, directory: os.PathLike[str]) -> None:
         """Trace into `directory`."""
         self._first, self._last, self._directory, self._running = first, last, directory, False
 
     @classmethod
-    def parse(cls, text: str, directory: Path) -> "Trace | None":
+    def parse(cls, text: str, directory: os.PathLike[str]) -> "Trace | None":
         """Return the window of `10:15` (steps 10 to 14, counted from 0); None for "".
 
         Raises:
@@ -224,7 +237,7 @@ class Trace:
         """Begin or end the trace before batch `step`; waits for the device at both ends."""
         if step == self._first:
             jax.block_until_ready(state)
-            jax.profiler.start_trace(str(self._directory))
+            jax.profiler.start_trace(os.fspath(self._directory))
             self._running = True
         elif step >= self._last:
             self.stop(state)

@@ -5,6 +5,7 @@ Means are taken on the host, in float64, after everything was added up, so unequ
 
 import json
 import math
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -44,6 +45,7 @@ class MetricWindow:
         """Start empty, or from what `to_plain` returned."""
         plain = plain or {}
         self.steps: int = plain.get("steps", 0)
+        self.seconds: float = plain.get("seconds", 0.0)  # that the steps took, without evaluations and saves
         self._sums: dict[str, list[float]] = {name: list(pair) for name, pair in plain.get("sums", {}).items()}
         self.totals: dict[str, float] = dict(plain.get("totals", {"real_tokens": 0.0, "nonfinite": 0.0}))
         self._pending: list[tuple[int, Metrics]] = []
@@ -88,23 +90,24 @@ class MetricWindow:
 
     def clear(self) -> None:
         """Begin the next window; totals stay."""
-        self.steps = 0
+        self.steps, self.seconds = 0, 0.0
         self._sums.clear()
 
     def to_plain(self) -> dict[str, Any]:
         """Return everything that was folded, for JSON; floats come back bit for bit."""
         assert not self._pending, "fold before saving"
-        return {"steps": self.steps, "sums": self._sums, "totals": self.totals}
+        return {"steps": self.steps, "seconds": self.seconds, "sums": self._sums, "totals": self.totals}
 
 
 def evaluation_row(sums: dict[str, tuple[float, float]]) -> dict[str, float]:
     """Return `eval/` metrics of (sum, count) pairs over an evaluation; perplexity is taken after the mean.
 
-    `eval/loss` is the sum of the tasks' mean losses. A task without labels has no entry.
+    `eval/loss` is the sum of the tasks' mean losses, for objectives of such tasks. A task without labels has no entry.
     """
     means = {LOGGED_NAMES.get(name, name): total / count for name, (total, count) in sorted(sums.items()) if count}
     row = {f"eval/{name}": mean for name, mean in means.items()}
-    row["eval/loss"] = sum(mean for name, mean in means.items() if name in ("mlm_loss", "nsp_loss", "loss"))
+    if losses := [mean for name, mean in means.items() if name in ("mlm_loss", "nsp_loss", "loss")]:
+        row["eval/loss"] = sum(losses)
     if "mlm_loss" in means:
         row["eval/mlm_perplexity"] = math.exp(min(means["mlm_loss"], 700.0))  # exp(710) is infinite
     return row
@@ -177,14 +180,14 @@ class Reporter:
             self._writers["TensorBoard"] = self._write_tensorboard
             self._open_tensorboard(workdir, restored_step)
 
-    def train(self, step: int, window: MetricWindow, seconds: float) -> None:
-        """Write the row of a window that took `seconds` without evaluations and saves."""
+    def train(self, step: int, window: MetricWindow) -> None:
+        """Write the row of a window."""
         means = window.means()
-        rates = self._throughput.rates(window.steps, seconds, window.sum_of("real_tokens"))
+        rates = self._throughput.rates(window.steps, window.seconds, window.sum_of("real_tokens"))
         totals = {"train/tokens": window.totals["real_tokens"], "train/skipped_steps": window.totals["nonfinite"]}
         row = {"step": step, **{f"train/{name}": mean for name, mean in means.items()}, **totals, **rates}
         self._write(row)
-        self._progress.show(self._line(step, means, rates, totals["train/tokens"], seconds / window.steps))
+        self._progress.show(self._line(step, means, rates, totals["train/tokens"], window.seconds / window.steps))
 
     def evaluation(self, step: int, row: dict[str, float], seconds: float) -> None:
         """Write the row of an evaluation."""
@@ -254,6 +257,7 @@ class Progress:
         if self._silent:
             return
         if self._rewrites:
+            line = line[: shutil.get_terminal_size().columns - 1]  # a line that wraps cannot be rewritten
             sys.stderr.write("\r" + line.ljust(self._open))
             self._open = len(line)
         else:

@@ -1,6 +1,6 @@
 """SIGTERM and Ctrl-C: finish the step, save, and leave with a code of its own.
 
-One process has its own handler. Several processes agree, through JAX's coordination service, on one step at which all
+One process has its own handler. Several processes agree, through JAX's coordination service, on one moment at which all
 of them save; JAX catches SIGTERM there, on whichever host it arrives.
 """
 
@@ -20,6 +20,7 @@ class Preemption:
     def __init__(self) -> None:
         """Watch nothing yet."""
         self._requested = False
+        self._checks = 0  # on which several processes agree; all of them make the same ones
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> "Preemption":
@@ -35,11 +36,12 @@ class Preemption:
             signal.signal(number, handler)
         self._former.clear()
 
-    def requested(self, step: int) -> bool:
-        """Return whether to stop before batch `step`; all processes return True at the same step."""
-        if jax.process_count() == 1:
-            return self._requested
-        return multihost_utils.reached_preemption_sync_point(step)
+    def requested(self) -> bool:
+        """Return whether to stop; all processes, which ask equally often, learn it at the same time."""
+        if jax.process_count() > 1 and not self._requested:
+            self._checks += 1
+            self._requested = multihost_utils.reached_preemption_sync_point(self._checks)
+        return self._requested
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame

@@ -3,7 +3,9 @@
 Also the evaluation of any checkpoint on any corpus, which builds the same parts.
 """
 
+import contextlib
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from bert_jax.training.loop import TrainConfig
 from bert_jax.training.mesh import MeshConfig, check_batch_size, make_mesh
 from bert_jax.training.optimizers import OptimizerConfig
 from bert_jax.training.run import Job
+from bert_jax.training.state import fresh_carry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,12 +106,17 @@ def make_job(config: PretrainConfig) -> Job:
     check_batch_size("config.data.batch_size", config.data.batch_size, mesh, config.train.microbatches)
     check_batch_size("config.eval.batch_size", config.eval.batch_size, mesh)
     instances = open_instances(config.data.corpus, config.data.instances, "train")
-    validation = open_instances(config.data.corpus, config.data.instances, "validation")
     check_instances(instances, model, config.objective.next_sentence, config.masking)
     objective = MaskedLmObjective(model, config.objective.next_sentence)
     rows = local_rows(config.data.batch_size, mesh)
     record_format = instances.manifest.record_format
     predictions = record_format.max_predictions_per_sequence or config.masking.max_predictions_per_row
+    evaluate, notes = None, ()
+    if instances.manifest.num_records("validation"):
+        validation = open_instances(config.data.corpus, config.data.instances, "validation")
+        evaluate = make_evaluate(objective, validation, config.eval, config.masking, config.seed, mesh)
+    else:
+        notes = (f"no evaluation: {config.data.corpus} has no validation rows; launch.evaluate takes another --corpus",)
     return Job(
         config=config,
         objective=objective,
@@ -121,11 +129,12 @@ def make_job(config: PretrainConfig) -> Job:
         may_miss=("heads", "pooler"),  # an encoder without heads, or trained without NSP, may be trained on
         mesh=mesh,
         batches=lambda first: train_batches(instances, config.data, config.masking, config.seed, first, rows),
-        evaluate=make_evaluate(objective, validation, config.eval, config.masking, config.seed, mesh),
+        evaluate=evaluate,
         data_fingerprint=fingerprint([shard.sha256 for shard in instances.manifest.splits["train"]]),
         row=throughput.bert_row_flops(model, record_format.sequence_length, predictions),
         tokenizer=Path(config.data.corpus) / "tokenizer",
         facts={"instances": instances.manifest.name, "corpus_fingerprint": instances.manifest.config_fingerprint},
+        notes=notes,
     )
 
 
@@ -136,15 +145,16 @@ def make_evaluate(
     masking: MaskingConfig,
     seed: int,
     mesh: Mesh,
-) -> Any:
-    """Return a function from parameters to the `eval/` row on the validation split, baselines included."""
+) -> Callable[..., dict[str, float] | None]:
+    """Return (parameters, whether to break off) → the `eval/` row on the validation split, baselines included."""
     step = make_evaluation_step(objective, mesh, UnigramBaseline.load(validation.directory))
     rows = local_rows(config.batch_size, mesh)
 
-    def run_evaluation(params: Any) -> dict[str, float]:
+    def run_evaluation(params: Any, interrupted: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
         batches = evaluation_batches(validation, config.batch_size, masking, seed, rows, config.max_rows or None)
-        placed = (place_batch(batch, mesh) for batch in batches)
-        return evaluate(step, params, objective.init_carry(config.batch_size), placed)
+        with contextlib.closing(batches):
+            placed = (place_batch(batch, mesh) for batch in batches)
+            return evaluate(step, params, fresh_carry(objective, config.batch_size, mesh), placed, interrupted)
 
     return run_evaluation
 
@@ -173,13 +183,18 @@ def check_instances(instances: InstanceSet, model: BertConfig, next_sentence: bo
             "instance set such as nsp-128"
         )
     if manifest.masking == "online":
-        wanted = round(masking.masked_fraction * record_format.sequence_length)
+        wanted = predictions_wanted(masking, record_format.sequence_length)
         if wanted > masking.max_predictions_per_row:
             raise ValueError(
                 f"config.masking.masked_fraction {masking.masked_fraction} of {record_format.sequence_length} tokens "
                 f"are {wanted} predictions a row, more than max_predictions_per_row "
                 f"{masking.max_predictions_per_row}; set that to {wanted} or more, or mask less"
             )
+
+
+def predictions_wanted(masking: MaskingConfig, sequence_length: int) -> int:
+    """Return how many masks a full row of this length has."""
+    return round(masking.masked_fraction * sequence_length)
 
 
 def evaluate_checkpoint(address: str, corpus: str, config: EvalConfig, instances: str = "") -> dict[str, Any]:
@@ -194,15 +209,19 @@ def evaluate_checkpoint(address: str, corpus: str, config: EvalConfig, instances
     Raises:
         ValueError, FileNotFoundError: the corpus does not fit the checkpoint.
     """
-    run_config = build(PretrainConfig, checkpoint.load_config(address))
+    found = checkpoint.resolve(address)
+    run_config = build(PretrainConfig, checkpoint.load_config(found))
     corpus = corpus or run_config.data.corpus
-    model = run_config.model
+    model = dataclasses.replace(run_config.model, attention="xla")  # runs everywhere
+    masking = run_config.masking
     mesh = make_mesh(MeshConfig())
     check_batch_size("--batch_size", config.batch_size, mesh)
     validation = open_instances(corpus, instances or run_config.data.instances, "validation")
     next_sentence = run_config.objective.next_sentence
-    check_instances(validation, model, next_sentence and validation.manifest.pairs != "none", run_config.masking)
-    found = checkpoint.resolve(address)
+    # Rows may be longer than the run's, and then hold more masks.
+    wanted = predictions_wanted(masking, validation.manifest.record_format.sequence_length)
+    masking = dataclasses.replace(masking, max_predictions_per_row=max(masking.max_predictions_per_row, wanted))
+    check_instances(validation, model, next_sentence and validation.manifest.pairs != "none", masking)
     trained_on, corpus_vocab = load_tokenizer(str(found.workdir)).vocab, load_tokenizer(corpus).vocab
     if trained_on != corpus_vocab:
         raise ValueError(
@@ -210,13 +229,14 @@ def evaluate_checkpoint(address: str, corpus: str, config: EvalConfig, instances
             f"with {found.workdir}/tokenizer/vocab.txt"
         )
     objective = MaskedLmObjective(model, next_sentence)
-    params = checkpoint.load_params(address, sharding.replicated(mesh))
-    run_evaluation = make_evaluate(objective, validation, config, run_config.masking, run_config.seed, mesh)
+    params = checkpoint.load_params(found, sharding.replicated(mesh))
+    row = make_evaluate(objective, validation, config, masking, run_config.seed, mesh)(params)
+    assert row is not None, "nothing breaks it off"
     return {
         "checkpoint": address,
         "step": found.step,
         "corpus": corpus,
         "instances": validation.manifest.name,
         "rows": min(config.max_rows or len(validation), len(validation)),
-        **run_evaluation(params),
+        **row,
     }

@@ -11,12 +11,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from jax.sharding import Mesh
 
 from bert_jax.config import to_plain
 from bert_jax.input.placement import place_batch
 from bert_jax.training import throughput
-from bert_jax.training.checkpoint import Checkpoints, resumable_step
+from bert_jax.training.checkpoint import BestBy, Checkpoints, resumable_step
 from bert_jax.training.initialize import Source, initialize
 from bert_jax.training.loop import Session, Trace, TrainConfig, train
 from bert_jax.training.metrics import MetricWindow, Progress, Reporter
@@ -59,11 +60,14 @@ class Job:
         may_miss: see `initialize.Source`.
         mesh: the devices.
         batches: from a step on, this process' rows of every batch.
-        evaluate: parameters → the `eval/` row.
+        evaluate: (parameters, whether to break off) → the `eval/` row, None if it was broken off; None: there is
+            nothing to evaluate on.
         row: FLOPs and tokens of a row.
         data_fingerprint: of the training data's content; a run is not resumed on other data.
         tokenizer: directory to copy into the workdir; None = there is none.
+        best_by: the evaluation's metric that the best checkpoint has.
         facts: more for run.json.
+        notes: lines for the user.
     """
 
     config: Any
@@ -77,11 +81,13 @@ class Job:
     may_miss: tuple[str, ...]
     mesh: Mesh
     batches: Callable[[int], HostBatches]
-    evaluate: Callable[[Any], dict[str, float]]
+    evaluate: Callable[[Any, Callable[[], bool]], dict[str, float] | None] | None
     row: throughput.RowFlops
     data_fingerprint: str
     tokenizer: Path | None = None
+    best_by: BestBy = dataclasses.field(default_factory=BestBy)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = None) -> int:
@@ -97,7 +103,7 @@ def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = Non
         NonFiniteError: the loss or a gradient was not finite.
     """
     options = options or RunOptions()
-    trace = Trace.parse(options.profile_steps, Path(path) / "profile")
+    trace = Trace.parse(options.profile_steps, epath.Path(path) / "profile")
     curve = ReferenceCurve.load(job.train.reference_curve) if job.train.reference_curve else None
     with contextlib.closing(Workdir(path)) as workdir:
         # What was never saved may begin anew with any config.
@@ -105,20 +111,21 @@ def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = Non
         with contextlib.closing(Checkpoints(workdir.path, job.train.keep_checkpoints)) as checkpoints:
             optimizer, notes = make_optimizer(job.optim), list[str]()
             abstract = abstract_state(job.objective, optimizer, job.batch_size, job.mesh, notes)
-            source = Source(job.init_from, job.may_miss, job.seed, job.data_fingerprint)
+            source = Source(job.init_from, job.may_miss, job.tokenizer, job.seed, job.batch_size, job.data_fingerprint)
             start = initialize(job.objective, optimizer, abstract, checkpoints, source, job.mesh)
             # Nothing was written so far: a start that is refused leaves the directory as it was.
             workdir.write_json("config.json", to_plain(job.config))
             if job.tokenizer is not None:
                 workdir.copy_tokenizer(job.tokenizer)
             changes = [f"config.{name} was {old!r}, is now {new!r}" for name, (old, new) in changed.items()]
-            for line in (f"{workdir.path}: {start.description}", *changes, *dict.fromkeys(notes)):
+            for line in (f"{workdir.path}: {start.description}", *changes, *job.notes, *dict.fromkeys(notes)):
                 Progress().say(line)
             peak = throughput.peak_flops(jax.devices()[0].device_kind, options.peak_flops_per_device)
             rates = throughput.Throughput(job.row, job.batch_size, peak and peak * job.mesh.size)
             workdir.write_json("run.json", describe(job, abstract, rates))
+            evaluate = job.evaluate
             session = Session(
-                evaluate=lambda state: job.evaluate(state.params),
+                evaluate=evaluate and (lambda state, interrupted: evaluate(state.params, interrupted)),
                 eval_every_steps=job.eval_every_steps,
                 checkpoints=checkpoints,
                 data_fingerprint=job.data_fingerprint,
@@ -129,6 +136,7 @@ def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = Non
                 first_step=start.step,
                 window=MetricWindow(start.meta.get("window")),
                 evaluation_pending=start.evaluation_pending,
+                best_by=job.best_by,
                 trace=trace,
             )
             step = make_train_step(job.objective, optimizer, job.train.microbatches, job.train.on_nonfinite)
@@ -172,5 +180,7 @@ def _train(job: Job, state: TrainState, step: TrainStep, session: Session) -> in
         finally:
             session.reporter.close()
     if not complete:
-        session.reporter.say("stopped and saved; the same command resumes the run")
+        saved = session.checkpoints.latest_step() is not None
+        end = "stopped and saved; the same command resumes the run"
+        session.reporter.say(end if saved else "stopped before the first step, with nothing to save")
     return 0 if complete else EXIT_CODE

@@ -102,6 +102,12 @@ def make_state(params: Any, optimizer: optax.GradientTransformationExtraArgs, ca
     return TrainState(zero, params, optimizer.init(params), carry, jnp.zeros((), jnp.int32))
 
 
+def fresh_carry(objective: Objective, batch_size: int, mesh: Mesh) -> Any:
+    """Return what the first batch of a stream is given, sharded as the rows of a batch."""
+    with sharding.on_mesh(mesh):
+        return jax.jit(lambda: objective.init_carry(batch_size), out_shardings=sharding.batch_sharding(mesh))()
+
+
 def abstract_state(
     objective: Objective,
     optimizer: optax.GradientTransformationExtraArgs,

@@ -63,6 +63,36 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     assert resolve(f"run:{tmp_path}@4").step == 4
 
 
+def test_a_metric_of_which_more_is_better_chooses_the_best_and_keeps_it(tmp_path):
+    checkpoints = Checkpoints(tmp_path, max_to_keep=1)
+    by = {"best_by": {"metric": "eval/f1", "higher_is_better": True}}
+    for step, score in ((1, 0.5), (2, 0.7), (3, 0.6)):
+        checkpoints.save(step, make_state(step), by | {"evaluation": {"eval/f1": score}})
+    checkpoints.wait()
+    checkpoints.close()
+    assert committed_steps(tmp_path) == [2, 3]
+    assert resolve(f"run:{tmp_path}@best").step == 2
+
+
+def test_an_evaluation_made_up_for_counts_for_the_best(checkpoints, tmp_path):
+    for step, loss in ((1, 2.0), (2, None)):
+        checkpoints.save(step, make_state(step), meta(loss))
+    checkpoints.wait()
+    checkpoints.amend(2, {"evaluation": {"eval/loss": 1.0}, "evaluation_pending": False})
+    assert resolve(f"run:{tmp_path}@best").step == 2
+    _, found = checkpoints.restore(2, abstract_of(make_state(0)))
+    assert (found["step"], found["evaluation"]) == (2, {"eval/loss": 1.0})
+
+
+def test_a_directory_may_have_an_at_sign_in_its_name(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "exp@v2", max_to_keep=2)
+    checkpoints.save(3, make_state(3), meta(1.0))
+    checkpoints.wait()
+    checkpoints.close()
+    for end in ("", "@3", "@best"):
+        assert resolve(f"run:{tmp_path}/exp@v2{end}").step == 3
+
+
 def test_parameters_load_alone(checkpoints, tmp_path):
     checkpoints.save(3, make_state(3), meta())
     checkpoints.wait()

@@ -46,6 +46,13 @@ def test_a_ragged_tail_counts_each_row_once(run):
     np.testing.assert_allclose(ragged["eval/nsp_loss"], (whole["eval/nsp_loss"] * 8 + rest["eval/nsp_loss"] * 3) / 11)
 
 
+def test_an_evaluation_can_be_broken_off(parts):
+    step = make_evaluation_step(parts.objective, parts.mesh)
+    answers = iter([False, True])
+    batches = [place_batch(host_batch(), parts.mesh)] * 3
+    assert evaluate(step, parts.state().params, {}, batches, lambda: next(answers)) is None
+
+
 def test_perplexity_is_the_exponential_of_the_loss_and_there_is_no_dropout(run):
     row = run(host_batch())
     assert row == run(host_batch())

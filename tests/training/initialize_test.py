@@ -6,9 +6,10 @@ import pytest
 
 from bert_jax.training.checkpoint import Checkpoints
 from bert_jax.training.initialize import Source, initialize, merge_params
+from bert_jax.training.state import abstract_state, fresh_carry
 from tests.training.tiny import assert_trees_equal, make_parts
 
-SCRATCH = Source(init_from="", may_miss=(), seed=0, data_fingerprint="f")
+SCRATCH = Source(init_from="", may_miss=(), tokenizer=None, seed=0, batch_size=8, data_fingerprint="f")
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,28 @@ def test_init_from_takes_the_parameters_only(parts, checkpoints, tmp_path):
     assert_trees_equal(found.state.params, state.params)
     assert (int(found.state.step), found.step, found.meta) == (0, 0, {})
     assert all(not leaf.any() for leaf in jax.tree.leaves(jax.device_get(found.state.opt_state)))
+
+
+def test_init_from_must_have_the_vocabulary_of_the_data(parts, checkpoints, tmp_path):
+    other = Checkpoints(tmp_path / "other", max_to_keep=1)
+    other.save(12, parts.state(seed=3), {})
+    other.wait()
+    other.close()
+    for directory, vocabulary in (("other", "[PAD]\nthe\n"), ("corpus", "[PAD]\r\nthe\r\n"), ("corpus2", "[PAD]\na\n")):
+        (tmp_path / directory / "tokenizer").mkdir(parents=True)
+        (tmp_path / directory / "tokenizer" / "vocab.txt").write_text(vocabulary)
+    source = dataclasses.replace(SCRATCH, init_from=f"run:{tmp_path / 'other'}")
+    start(parts, checkpoints, dataclasses.replace(source, tokenizer=tmp_path / "corpus" / "tokenizer"))
+    with pytest.raises(ValueError, match=r"trained with another vocabulary.*prepare the corpus with"):
+        start(parts, checkpoints, dataclasses.replace(source, tokenizer=tmp_path / "corpus2" / "tokenizer"))
+
+
+def test_a_new_carry_is_the_objectives(parts, checkpoints, monkeypatch):
+    monkeypatch.setattr(type(parts.objective), "init_carry", lambda self, size: {"c": jax.numpy.full((size, 2), 3.0)})
+    abstract = abstract_state(parts.objective, parts.optimizer, 8, parts.mesh)
+    found = initialize(parts.objective, parts.optimizer, abstract, checkpoints, SCRATCH, parts.mesh)
+    np.testing.assert_array_equal(found.state.carry["c"], np.full((8, 2), 3.0))
+    assert fresh_carry(parts.objective, 8, parts.mesh)["c"].sharding == found.state.carry["c"].sharding
 
 
 def test_scratch_is_a_function_of_the_seed(parts, checkpoints):

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.checkpoint import BestBy, Checkpoints
 from bert_jax.training.loop import Session, Trace, TrainConfig, is_due, train
 from bert_jax.training.mesh import MeshConfig, make_mesh
 from bert_jax.training.metrics import MetricWindow, NonFiniteError, Reporter
@@ -16,9 +16,9 @@ MESH = make_mesh(MeshConfig(data=1), jax.devices()[:1])
 class Recorder:
     """Parts of a run that only write down when they are called."""
 
-    def __init__(self, bad_steps=(), nonfinite_state_at=None, stop_at=None):
+    def __init__(self, bad_steps=(), nonfinite_state_at=None, stop_at=None, stop_evaluation_at=None):
         self.events, self.metas, self.bad_steps, self.stop_at = [], {}, bad_steps, stop_at
-        self.nonfinite_state_at = nonfinite_state_at
+        self.nonfinite_state_at, self.stop_evaluation_at, self.done = nonfinite_state_at, stop_evaluation_at, 0
 
     def batches(self, first):
         for number in range(first, 1000):
@@ -26,23 +26,23 @@ class Recorder:
             yield {"x": jnp.zeros(())}
 
     def step(self, state, batch, hyper):
-        number = int(state.step) + 1
+        self.done = number = int(state.step) + 1
         self.events.append(f"step {number}")
         value = np.nan if number == self.nonfinite_state_at else 1.0
         pairs = {"loss": (1.0, 1.0), "nonfinite": (float(number in self.bad_steps), 1.0), "real_tokens": (2.0, 1.0)}
         metrics = {name: (jnp.float32(total), jnp.float32(count)) for name, (total, count) in pairs.items()}
         return make_state(number, value), metrics
 
-    def evaluate(self, state):
+    def evaluate(self, state, interrupted):
         self.events.append(f"evaluate {int(state.step)}")
-        return {"eval/loss": 3.0}
+        return None if self.done == self.stop_evaluation_at else {"eval/loss": 3.0}
 
-    def interrupted(self, step):
-        return step == self.stop_at
+    def interrupted(self):
+        return self.done == self.stop_at
 
     def session(self, **options):
         return Session(
-            evaluate=self.evaluate,
+            evaluate=options.pop("evaluate", self.evaluate),
             eval_every_steps=options.pop("eval_every_steps", 4),
             checkpoints=FakeCheckpoints(self),
             data_fingerprint="f",
@@ -61,6 +61,10 @@ class FakeCheckpoints(Checkpoints):
         self.recorder.events.append(f"save {step}")
         self.recorder.metas[step] = meta
 
+    def amend(self, step, changes):
+        self.recorder.events.append(f"amend {step}")
+        self.recorder.metas[step] = self.recorder.metas.get(step, {}) | changes
+
     def latest_step(self):
         return max(self.recorder.metas, default=None)
 
@@ -75,7 +79,8 @@ class FakeReporter(Reporter):
     def __init__(self, recorder):
         self.recorder = recorder
 
-    def train(self, step, window, seconds):
+    def train(self, step, window):
+        assert window.seconds > 0
         self.recorder.events.append(f"log {step} of {window.steps}")
 
     def evaluation(self, step, row, seconds):
@@ -89,6 +94,7 @@ def make_state(step, value=1.0):
 def run(recorder, num_steps, first=0, save_every=4, log_every=3, on_nonfinite="stop", **options):
     config = TrainConfig(num_steps, log_every_steps=log_every, save_every_steps=save_every, on_nonfinite=on_nonfinite)
     hyper = make_hyper(OptimizerConfig(), num_steps, 0, MESH)
+    recorder.done = first
     session = recorder.session(first_step=first, **options)
     return train(make_state(first), recorder.step, recorder.batches(first), hyper, config, session)
 
@@ -119,6 +125,7 @@ def test_a_complete_run_does_nothing():
 def test_the_open_window_is_saved_and_resumed():
     first, second = Recorder(), Recorder()
     run(first, num_steps=9)
+    assert first.metas[4]["window"]["seconds"] > 0  # or the rates of the first row after resuming would be too high
     window = MetricWindow(first.metas[4]["window"])
     assert window.steps == 1  # logged at 3, saved at 4
     run(second, num_steps=9, first=4, window=window)
@@ -131,8 +138,34 @@ def test_an_interrupted_run_saves_at_once_and_evaluates_after_resuming():
     assert not complete
     assert first.events[-3:] == ["step 4", "save 4", "wait"]
     assert first.metas[4]["evaluation_pending"]
+    second.metas[4] = first.metas[4]
     run(second, num_steps=8, first=4, evaluation_pending=True)
-    assert second.events[:2] == ["evaluate 4", "batch 4"]
+    assert second.events[:3] == ["evaluate 4", "amend 4", "batch 4"]
+    assert second.metas[4]["evaluation"] == {"eval/loss": 3.0}
+    assert not second.metas[4]["evaluation_pending"]
+
+
+def test_an_interruption_breaks_an_evaluation_off_which_is_then_pending():
+    first, second = Recorder(stop_evaluation_at=8), Recorder(stop_evaluation_at=8)
+    _, complete = run(first, num_steps=12)
+    assert not complete
+    assert first.events[-3:] == ["evaluate 8", "save 8", "wait"]
+    assert first.metas[8]["evaluation_pending"]
+    _, complete = run(second, num_steps=12, first=8, evaluation_pending=True)
+    assert not complete
+    assert second.events == ["evaluate 8", "wait"]  # it is pending still
+
+
+def test_a_run_without_held_out_text_is_saved_only():
+    recorder = Recorder()
+    run(recorder, num_steps=4, evaluate=None)
+    assert recorder.events[-2:] == ["save 4", "wait"]
+    assert not recorder.metas[4]["evaluation_pending"]
+
+
+def test_an_evaluation_without_the_metric_that_the_best_goes_by_is_an_error():
+    with pytest.raises(ValueError, match=r"goes by eval/perplexity; an evaluation has \['eval/loss'\]"):
+        run(Recorder(), num_steps=4, best_by=BestBy("eval/perplexity"))
 
 
 def test_a_checkpoint_carries_the_evaluation_of_its_step():

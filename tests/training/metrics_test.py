@@ -1,5 +1,6 @@
 import json
 import math
+import os
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ from bert_jax.training.metrics import (
     FILE,
     MetricsFile,
     MetricWindow,
+    Progress,
     Reporter,
     evaluation_row,
     format_seconds,
@@ -74,6 +76,17 @@ def test_perplexity_is_taken_after_the_mean():
     }
 
 
+def test_only_losses_of_tasks_make_a_loss():
+    assert evaluation_row({"perplexity": (6.0, 3.0)}) == {"eval/perplexity": 2.0}
+
+
+def test_a_line_that_would_wrap_is_cut(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((20, 24)))
+    Progress().show("step 1,000/2,000  loss 3.000")
+    assert capsys.readouterr().err == "\rstep 1,000/2,000  l"
+
+
 def test_rows_beyond_the_restored_step_are_cut_and_a_half_line_too(tmp_path):
     rows = [{"step": 5, "train/loss": 1.0}, {"step": 10, "train/loss": 2.0}, {"step": 10, "eval/loss": 2.0}]
     text = "".join(json.dumps(row) + "\n" for row in [*rows, {"step": 15, "train/loss": 3.0}])
@@ -95,10 +108,11 @@ def test_a_writer_that_fails_is_told_once_and_does_not_stop_the_run(reporter, tm
     window = MetricWindow()
     window.add(1, step_metrics(1.0))
     window.fold()
+    window.seconds = 1.0
     (tmp_path / FILE).unlink()
     (tmp_path / FILE).mkdir()  # opening it for writing fails now
     for step in (1, 2):
-        reporter.train(step, window, seconds=1.0)
+        reporter.train(step, window)
     lines = capsys.readouterr().err.splitlines()
     assert sum("metrics.jsonl is not written any more: IsADirectoryError" in line for line in lines) == 1
     assert sum(line.startswith("step ") for line in lines) == 2
@@ -108,7 +122,8 @@ def test_a_row_has_the_step_first_and_the_names_of_the_contract(reporter, tmp_pa
     window = MetricWindow()
     window.add(7, step_metrics(6.0, count=2.0) | {"loss": (jnp.float32(3.5), jnp.float32(1.0))})
     window.fold()
-    reporter.train(7, window, seconds=2.0)
+    window.seconds = 2.0
+    reporter.train(7, window)
     [row] = read_rows(epath.Path(tmp_path / FILE))
     assert next(iter(row)) == "step"
     assert (row["train/loss"], row["train/mlm_loss"], row["train/tokens"]) == (3.5, 3.0, 10.0)
