@@ -180,9 +180,12 @@ class WordPiece:
 
         Args:
             path: UTF-8, one piece a line; the id is the line number from 0.
-            do_lower_case: True for uncased and Chinese vocabularies, False for cased ones. None decides from the
-                pieces: a vocabulary in which under 1 % of the pieces have an ASCII capital is uncased.
+            do_lower_case: True for uncased and Chinese vocabularies, False for cased ones. None takes the settings.json
+                beside the file, as in the tokenizer/ of a corpus or a run, or else decides from the pieces: a
+                vocabulary in which under 1 % of the pieces have an ASCII capital is uncased.
         """
+        if do_lower_case is None and Path(path).name == VOCAB_FILE and Path(path).with_name(SETTINGS_FILE).exists():
+            return cls.load(Path(path).parent)
         vocab = _read_vocab(Path(path))
         if do_lower_case is None:
             specials = re.compile(r"\[[A-Z]+\]")

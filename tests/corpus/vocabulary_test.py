@@ -135,6 +135,13 @@ def test_casing_is_told_from_the_pieces_unless_it_is_given(tmp_path):
         assert WordPiece.from_vocab_file(tmp_path / "vocab.txt", do_lower_case=False).settings.strip_accents is False
 
 
+def test_a_vocabulary_of_a_run_keeps_the_settings_beside_it(tmp_path):
+    settings = WordPieceSettings(do_lower_case=False, strip_accents=False, max_input_chars_per_word=100)
+    WordPiece([*SPECIALS, "the"], settings).save(tmp_path)
+    assert WordPiece.from_vocab_file(tmp_path / "vocab.txt").settings == settings
+    assert WordPiece.from_vocab_file(tmp_path / "vocab.txt", do_lower_case=True).settings.do_lower_case
+
+
 def test_what_is_wrong_with_a_vocabulary_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"lacks \[MASK\]"):
         WordPiece(SPECIALS[:-1])
