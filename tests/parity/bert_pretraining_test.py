@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from bert_jax.config import build
+from bert_jax.interop import name_map
 from bert_jax.models.bert import Bert, BertConfig
 from bert_jax.objectives.masked_lm import MaskedLmObjective
 from bert_jax.training.optimizers import OptimizerConfig, make_optimizer
@@ -28,58 +29,12 @@ GOLDEN = DIRECTORY / "golden" / "bert_pretraining.npz"
 CONFIG = build(BertConfig, tiny_bert.SIZES | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
 OBJECTIVE = MaskedLmObjective(CONFIG)
 
-# Our names and Hugging Face's; linear weights are [out, in] there.
-EMBEDDINGS = {
-    "embeddings/word_embeddings": "bert.embeddings.word_embeddings.weight",
-    "embeddings/position_embeddings": "bert.embeddings.position_embeddings.weight",
-    "embeddings/token_type_embeddings": "bert.embeddings.token_type_embeddings.weight",
-    "heads/masked_lm/bias": "cls.predictions.bias",
-}
-NORMS = {
-    "embeddings/layer_norm": "bert.embeddings.LayerNorm",
-    "heads/masked_lm/layer_norm": "cls.predictions.transform.LayerNorm",
-}
-DENSE = {
-    "pooler": "bert.pooler.dense",
-    "heads/masked_lm/transform": "cls.predictions.transform.dense",
-    "heads/next_sentence": "cls.seq_relationship",
-}
-LAYER_NORMS = {
-    "layers/attention_layer_norm": "attention.output.LayerNorm",
-    "layers/mlp_layer_norm": "output.LayerNorm",
-}
-LAYER_DENSE = {
-    "layers/attention/query": "attention.self.query",
-    "layers/attention/key": "attention.self.key",
-    "layers/attention/value": "attention.self.value",
-    "layers/attention/output": "attention.output.dense",
-    "layers/mlp/intermediate": "intermediate.dense",
-    "layers/mlp/output": "output.dense",
-}
-
 
 def our_tree(theirs: dict[str, np.ndarray]) -> dict[str, Any]:
     """Turn a dict of Hugging Face's parameters (or of their gradients) into a tree like our parameters."""
-    flat = {ours: theirs[name] for ours, name in EMBEDDINGS.items()}
-    for ours, name in NORMS.items():
-        flat |= {f"{ours}/scale": theirs[f"{name}.weight"], f"{ours}/bias": theirs[f"{name}.bias"]}
-    for ours, name in DENSE.items():
-        flat |= {f"{ours}/kernel": theirs[f"{name}.weight"].T, f"{ours}/bias": theirs[f"{name}.bias"]}
-    prefixes = [f"bert.encoder.layer.{layer}" for layer in range(CONFIG.num_hidden_layers)]
-    for ours, name in LAYER_NORMS.items():
-        flat[f"{ours}/scale"] = np.stack([theirs[f"{prefix}.{name}.weight"] for prefix in prefixes])
-        flat[f"{ours}/bias"] = np.stack([theirs[f"{prefix}.{name}.bias"] for prefix in prefixes])
-    for ours, name in LAYER_DENSE.items():
-        flat[f"{ours}/kernel"] = np.stack([theirs[f"{prefix}.{name}.weight"].T for prefix in prefixes])
-        flat[f"{ours}/bias"] = np.stack([theirs[f"{prefix}.{name}.bias"] for prefix in prefixes])
-    # The heads' axis is folded there; the box-free shapes say how ours looks.
-    shapes = jax.eval_shape(OBJECTIVE.init, 0)
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.asarray(
-            flat.pop(jax.tree_util.keystr(path, simple=True, separator="/")).reshape(leaf.shape), jnp.float32
-        ),
-        shapes,
-    )
+    flat, report = name_map.to_ours(theirs, "huggingface", CONFIG)
+    assert (report.missing, report.extra) == ((), ())
+    return jax.tree.map(jnp.asarray, name_map.nest(flat))
 
 
 @pytest.fixture(scope="module")
