@@ -323,6 +323,16 @@ def load_params(address: str | Address, shardings: Any = None, item: str = "para
         return checkpointer.restore(path, abstract)
 
 
+def save_params(workdir: str | os.PathLike[str], params: Any) -> None:
+    """Write parameters alone, as the checkpoint of step 0: to be `init_from`, never resumed."""
+    items = ocp.args.Composite(
+        params=ocp.args.StandardSave(params),
+        meta=ocp.args.JsonSave({"format_version": FORMAT_VERSION, "step": 0}),
+    )
+    with ocp.CheckpointManager(_absolute(workdir) / DIRECTORY, item_names=("params", "meta")) as manager:
+        manager.save(0, args=items, force=True)
+
+
 def load_config(address: str | Address) -> dict[str, Any]:
     """Return the plain config (config.json) of the run that an address names."""
     return json.loads((resolve(address).workdir / "config.json").read_text())

@@ -11,7 +11,9 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from bert_jax.training import checkpoint, sharding
+from bert_jax.corpus.vocabulary import WordPiece
+from bert_jax.interop import name_map
+from bert_jax.training import addresses, checkpoint, sharding
 from bert_jax.training.checkpoint import Address, Checkpoints
 from bert_jax.training.optimizers import parameter_name
 from bert_jax.training.state import Objective, TrainState, make_state, state_shardings
@@ -84,13 +86,17 @@ def initialize(
             )
         state, meta = checkpoints.restore(step, abstract)
         return Start(state, step, meta, f"resuming after step {step:,}")
-    found = checkpoint.resolve(source.init_from) if source.init_from else None
-    if found is not None:
+    found, loaded = None, None
+    if source.init_from.partition(":")[0] not in ("", addresses.RUN):
+        loaded = _load_foreign(source)
+    elif source.init_from:
+        found = checkpoint.resolve(source.init_from)
         check_vocabulary(source.init_from, found, source.tokenizer)
     state = _scratch(objective, optimizer, abstract, source, mesh)
-    if found is None:
+    if not source.init_from:
         return Start(state, 0, {}, f"starting from scratch with seed {source.seed}")
-    loaded = checkpoint.load_params(found)
+    if found is not None:
+        loaded = checkpoint.load_params(found)
     params, notes = merge_params(state.params, loaded, source.init_from, source.may_miss)
     state = dataclasses.replace(state, params=jax.device_put(params, state_shardings(abstract.params)))
     return Start(state, 0, {}, "\n".join([f"starting from the parameters of {source.init_from}", *notes]))
@@ -115,6 +121,20 @@ def check_vocabulary(address: str, found: Address, tokenizer: Path | None) -> No
             f"init_from {address} was trained with another vocabulary than that of {tokenizer}; prepare the corpus "
             f"with {theirs}, or begin without init_from"
         )
+
+
+def _load_foreign(source: Source) -> Any:
+    """Return the parameters of another system's checkpoint, if it has the vocabulary of the training data."""
+    weights, _ = addresses.load(source.init_from)
+    tokenizer = source.tokenizer
+    if tokenizer is None or not (tokenizer / "vocab.txt").exists():
+        return name_map.nest(weights.params)
+    if weights.tokenizer.vocab != WordPiece.load(tokenizer).vocab:
+        raise ValueError(
+            f"init_from {source.init_from} was trained with another vocabulary than that of {tokenizer}; "
+            "prepare the corpus with its vocab.txt, or begin without init_from"
+        )
+    return name_map.nest(weights.params)
 
 
 def merge_params(fresh: Any, loaded: Any, address: str, may_miss: tuple[str, ...] = ()) -> tuple[Any, list[str]]:

@@ -1,0 +1,79 @@
+"""The one kind of address of a checkpoint, in whichever system: `run:`, `hf:` and `google:`.
+
+run:DIR, run:DIR@STEP, run:DIR@best    a run's directory, or one that launch.convert wrote
+hf:DIR, hf:OWNER/NAME@REVISION         a directory of Hugging Face's, here or on the Hub
+google:PREFIX                          a TensorFlow 1 checkpoint, DIR/bert_model.ckpt
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from bert_jax.config import build, choose
+from bert_jax.corpus.vocabulary import WordPiece
+from bert_jax.interop import google, huggingface, name_map
+from bert_jax.interop.parity_report import ParityReport
+from bert_jax.interop.weights import Beside, Weights
+from bert_jax.models.bert import BertConfig
+from bert_jax.training import checkpoint
+
+RUN = "run"
+
+
+def split(address: str) -> tuple[str, str]:
+    """Return the scheme of an address and what stands behind it.
+
+    Raises:
+        ValueError: not an address.
+    """
+    scheme, colon, place = address.partition(":")
+    if not colon or not place:
+        raise ValueError(
+            f"{address!r} is not an address; use run:DIR[@STEP|@best], hf:DIR, hf:OWNER/NAME@REVISION or google:PREFIX"
+        )
+    return choose(f"the scheme of {address!r}", scheme, _READERS), place
+
+
+def load(address: str, beside: Beside | None = None) -> tuple[Weights, ParityReport]:
+    """Return the model of an address in memory, and what became of every tensor.
+
+    Args:
+        address: see the head of this file.
+        beside: files to read in place of those beside a checkpoint of another system.
+
+    Raises:
+        ValueError: not an address, or not a BERT.
+        FileNotFoundError: no such checkpoint, or one without its config or vocabulary.
+    """
+    scheme, place = split(address)
+    return _READERS[scheme](place, beside or Beside())
+
+
+def _load_run(place: str, beside: Beside) -> tuple[Weights, ParityReport]:
+    if beside != Beside():
+        raise ValueError(f"run:{place} has its own config and vocabulary; --vocab and the like are for hf: and google:")
+    found = checkpoint.resolve(f"{RUN}:{place}")
+    values = checkpoint.load_config(found)
+    if "model" not in values:
+        raise ValueError(f"{found.workdir}/config.json has no section model; is it a run of BERT?")
+    tokenizer = WordPiece.load(found.workdir / "tokenizer")
+    size = values["model"]["vocab_size"] or tokenizer.vocab_size  # 0: the corpus'
+    config = build(BertConfig, values["model"] | {"vocab_size": size}, "config.model")
+    params: Any = jax.device_get(checkpoint.load_params(found))
+    facts = found.workdir / "run.json"
+    labels = json.loads(facts.read_text()).get("labels", ()) if facts.exists() else ()
+    notes = (f"step {found.step:,} of {found.workdir}",)
+    return Weights(config, name_map.flatten(params), tokenizer, tuple(labels)), ParityReport((), (), (), notes)
+
+
+def _load_huggingface(place: str, beside: Beside) -> tuple[Weights, ParityReport]:
+    return huggingface.read(huggingface.locate(place), beside)
+
+
+_READERS: dict[str, Callable[[str, Beside], tuple[Weights, ParityReport]]] = {
+    RUN: _load_run,
+    "hf": _load_huggingface,
+    "google": google.read,
+}
