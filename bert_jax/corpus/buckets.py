@@ -45,7 +45,7 @@ class DocumentsConfig:
 
     Attributes:
         sources: read in this order.
-        num_buckets: how many parts; one is worked on in memory (200 MB and 10 times its text), so 8 to 40 MB each.
+        num_buckets: how many parts; one is worked on in memory (200 MB and 10 times its text), so 64 MB at the most.
         validation_fraction: of the documents, chosen by the hash of their content.
         on_error: "stop" at a corrupt input, or "skip" and count it.
         verbatim: neither clean nor drop duplicates; what mode `google` needs to be Google's bit for bit.
