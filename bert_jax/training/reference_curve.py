@@ -81,22 +81,17 @@ class RecordedRun:
     losses: tuple[float, ...]
 
 
-def read_run(workdir: str | os.PathLike[str]) -> RecordedRun:
-    """Read the training rows of a run's metrics.jsonl.
+def recorded_run(workdir: str, rows: Sequence[dict[str, Any]]) -> RecordedRun:
+    """Return the training rows among those of a run's metrics.jsonl.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it has no training rows.
+        ValueError: there are none.
     """
-    path = Path(workdir) / "metrics.jsonl"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; give the --workdir of a finished run")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
     points = [(row["train/tokens"], row["train/loss"]) for row in rows if "train/loss" in row]
     if not points:
-        raise ValueError(f"{path} has no training rows; log during the run (config.train.log_every_steps)")
+        raise ValueError(f"{workdir} has no training rows in a metrics.jsonl; give the --workdir of a finished run")
     tokens, losses = zip(*points, strict=True)
-    return RecordedRun(str(workdir), tokens, losses)
+    return RecordedRun(workdir, tokens, losses)
 
 
 def record(name: str, config: str, runs: Sequence[RecordedRun]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ def test_a_fitting_config_makes_a_job(config):
         ({"masking.masked_fraction": 0.9}, ValueError, "29 predictions a row, more than max_predictions_per_row 20"),
         ({"data.batch_size": 7, "train.microbatches": 2}, ValueError, "use a multiple of 2"),
         ({"mesh.tensor": 3}, ValueError, "does not fit"),
+        ({"optim.warmup_steps": 20}, ValueError, "warmup_steps is 20 of .* would only rise"),
         ({"optim.name": "sgd"}, ValueError, "accepted: adamw_bert"),
         ({"model.hidden": 3}, ValueError, "hidden is unknown; accepted: hidden_size"),
     ],
@@ -68,6 +69,7 @@ def test_evaluating_what_is_not_there_says_so(tmp_path):
     "arg",
     [
         "", "size=demo", "size=large,phase=2", "recipe=fast", "optimizer=lamb", "preset=one_gpu,size=large",
+        "preset=one_gpu,optimizer=lamb",
         "preset=laptop,size=mini,vocab=uncased", "preset=smoke,size=3-768-12",
     ],
 )  # fmt: skip
@@ -75,7 +77,15 @@ def test_every_published_config_has_values_that_the_dataclasses_take(arg, tiny_i
     config: Any = bert.get_config(arg)
     config.data.corpus = str(tiny_instances)
     config.model.vocab_size = 0
-    build_config(config)
+    built = build_config(config)
+    assert built.optim.warmup_steps < built.train.num_steps
+    assert built.family == "bert"
+
+
+@pytest.mark.parametrize(("arg", "rows"), [("size=base", 8.4e6), ("size=large", 2.75e6), ("size=base,phase=2", 2e6)])
+def test_one_gpu_is_25_minutes_at_the_assumed_rates(arg, rows):
+    config: Any = bert.get_config(f"{arg},preset=one_gpu")
+    assert config.train.num_steps * config.data.batch_size == pytest.approx(rows, rel=0.1)
 
 
 def test_every_setting_stands_in_the_config_file_so_that_a_flag_can_change_it():
@@ -89,6 +99,8 @@ def test_every_setting_stands_in_the_config_file_so_that_a_flag_can_change_it():
 def test_the_config_says_what_it_does_not_accept():
     with pytest.raises(ValueError, match="accepted: paper, fast"):
         bert.get_config("recipe=faster")
+    with pytest.raises(ValueError, match="size=demo is tuned for adamw"):
+        bert.get_config("size=demo,optimizer=lamb")
     with pytest.raises(ValueError, match="accepted: 1, 2"):
         bert.get_config("phase=3")
 
