@@ -99,10 +99,17 @@ def test_every_setting_stands_in_the_config_file_so_that_a_flag_can_change_it():
 def test_the_config_says_what_it_does_not_accept():
     with pytest.raises(ValueError, match="accepted: paper, fast"):
         bert.get_config("recipe=faster")
-    with pytest.raises(ValueError, match="size=demo is tuned for adamw"):
+    with pytest.raises(ValueError, match="recipe=small is tuned for adamw"):
         bert.get_config("size=demo,optimizer=lamb")
     with pytest.raises(ValueError, match="accepted: 1, 2"):
         bert.get_config("phase=3")
+
+
+def test_narrow_models_begin_with_the_spread_of_base_and_a_rate_by_their_width():
+    demo, base = (bert.get_config(f"size={size},recipe=small,preset=laptop") for size in ("demo", "base"))
+    assert base.model.initializer_range == pytest.approx(0.02)
+    assert demo.optim.peak_learning_rate == pytest.approx(6 * base.optim.peak_learning_rate)
+    assert demo.to_dict() == bert.get_config("size=demo,preset=laptop").to_dict()
 
 
 def test_the_sweep_has_the_six_sizes_of_table_6():
