@@ -37,7 +37,7 @@ NEXT = f"""What to run next
                             --config.train.num_steps=20000
   use your own text       python -m launch.prepare \\
                             --config=configs/corpus.py:name=text,kind=books,path=DIRECTORY,vocab_size=8000
-                          python -m launch.pretrain --config=configs/bert.py:size=mini,preset=laptop \\
+                          python -m launch.pretrain --config=configs/bert.py:size=mini,recipe=small,preset=laptop \\
                             --config.data.corpus=data/text
   BERT-Base as published  see "Pretraining BERT" in README.md"""
 
