@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from bert_jax.training.reference_curve import ReferenceCurve, format_tokens, record, recorded_run
@@ -30,6 +32,12 @@ def test_a_curve_of_several_runs_has_their_mean_and_deviation_at_equal_tokens():
     assert [point[0] for point in curve["points"]] == [100, 200]  # as far as both runs went
     assert curve["points"][0] == [100, 5.75, pytest.approx(0.3536, abs=1e-4)]
     assert curve["runs"] == 2
+
+
+def test_runs_that_meet_by_chance_keep_the_spread_around():
+    tokens = [100.0 * i for i in range(5)]
+    curve = record("", "", [run_of(tokens, [6.0, 5.0, 4.0, 3.0, 2.0]), run_of(tokens, [6.2, 5.2, 4.0, 3.2, 2.2])])
+    assert curve["points"][2] == [200, 4.0, pytest.approx(math.sqrt(0.02 * 4 / 5), abs=1e-4)]
 
 
 def test_a_single_run_has_the_spread_of_its_windows_and_not_of_its_fall():
