@@ -2,7 +2,8 @@
 
 A curve is a JSON file: `{"name", "config", "runs", "points": [[real tokens, loss, spread], …]}`. Loss is the training
 loss, the mean over a logged window; spread is the standard deviation over the recorded runs, or, for a single run, of
-its windows around a line, in either case over some neighbouring windows. `python -m launch.record_curve` makes one of finished runs.
+its windows around a line; in either case over some neighbouring windows. `python -m launch.record_curve` makes one
+of finished runs.
 """
 
 import dataclasses
