@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from etils import epath
 from jax.sharding import Mesh
 
 from bert_jax.config import build, fingerprint, to_plain
@@ -98,7 +99,7 @@ def load_tokenizer(corpus: str) -> WordPiece:
     Raises:
         FileNotFoundError: there is none.
     """
-    directory = Path(corpus) / "tokenizer"
+    directory = epath.Path(corpus) / "tokenizer"
     if not (directory / "vocab.txt").exists():
         raise FileNotFoundError(
             f"{directory}/vocab.txt does not exist: {corpus!r} is not a prepared corpus; "

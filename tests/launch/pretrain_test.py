@@ -9,17 +9,14 @@ from bert_jax.training.checkpoint import committed_steps
 from bert_jax.training.metrics import NonFiniteError
 from tests.conftest import write_instances, write_tokenizer
 from tests.faults.runs import ROOT
-from tests.training.runs import pretrain, rows
+from tests.training.runs import make_corpus, pretrain, rows
 
 pytestmark = pytest.mark.entry
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    corpus = tmp_path_factory.mktemp("corpus")
-    write_tokenizer(corpus)
-    write_instances(corpus, "nsp-32")
-    return corpus
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")
