@@ -16,11 +16,11 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from bert_jax.config import build
+from bert_jax.config import build, parse_flags
 from bert_jax.corpus.pipeline import CorpusConfig, Prepared, prepare
 from bert_jax.corpus.shards import verify_shards
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/corpus.py", "The corpus; see configs/corpus.py.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The corpus: configs/corpus.py:name=…, see there.")
 _CORPUS = flags.DEFINE_string("corpus", "", "Output directory; data/<name> if empty.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Worker processes; 0 = one a core. Not in the result.")
 _VERIFY = flags.DEFINE_bool("verify", False, "Prepare nothing; compare the corpus' shards with their sha256.")
@@ -30,9 +30,11 @@ def main(argv: list[str]) -> None:
     """Prepare the corpus that the flags say."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}; all options are flags")
-    values = _CONFIG.value.to_dict()
-    name = values.pop("name")
-    directory = Path(_CORPUS.value or f"data/{name}")
+    if _CONFIG.value is None and not (_VERIFY.value and _CORPUS.value):
+        raise app.UsageError("say what to prepare, such as --config=configs/corpus.py:name=python_docs")
+    values = _CONFIG.value.to_dict() if _CONFIG.value else {}
+    directory = Path(_CORPUS.value or f"data/{values['name']}")
+    values.pop("name", None)
     try:
         if _VERIFY.value:
             print(verify(directory))
@@ -93,4 +95,4 @@ def summary(prepared: Prepared, directory: Path) -> str:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)
