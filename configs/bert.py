@@ -7,7 +7,7 @@ Run:      python -m launch.pretrain --config=configs/bert.py:size=demo --workdir
 Hardware: demo and preset=laptop: 2 CPU cores; preset=one_gpu: one H200; preset=paper: 16 TPU v3 chips or more
 Time:     demo 3 min; preset=one_gpu: cut to 30 min by rates that are assumed, not measured yet
           base and large: not measured yet (the paper: 4 days on 16 and 64 TPU chips)
-Expect:   demo: held-out MLM accuracy 21 %, against 4.6 % for always guessing the most frequent token (one seed)
+Expect:   demo: held-out MLM accuracy 34.7 ± 0.6 % (3 seeds), against 4.6 % for always guessing the most frequent token
           base, large: not measured yet (the paper gives perplexities 3.99 and 3.23, in Table 6)
 Source:   Devlin et al. 2019 A.2; google-research/bert README, "Pre-training with BERT"
 
@@ -75,6 +75,8 @@ def get_config(arg: str = "") -> ConfigDict:
     {"paper": lambda _: None, "one_gpu": _fit_one_gpu, "laptop": _fit_laptop, "smoke": _make_smoke}[options.preset](
         config
     )
+    if options.preset != "paper":
+        config.train.reference_curve = ""  # which was recorded of other batches and steps
     if options.recipe == "small":
         _make_small(config)
     return config
@@ -206,6 +208,7 @@ def _make_demo(config: Any) -> None:
     config.model.num_attention_heads = 4
     config.optim.warmup_steps = 100
     config.train.num_steps = 4_000
+    config.train.reference_curve = "configs/curves/bert-demo.json"
     config.train.log_every_steps = 50
     config.train.save_every_steps = config.eval.every_steps = 1_000
     config.eval.max_rows = 0

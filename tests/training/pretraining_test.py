@@ -6,6 +6,7 @@ import pytest
 from bert_jax.models.bert import BertConfig
 from bert_jax.training.evaluation import EvalConfig
 from bert_jax.training.pretraining import PretrainConfig, build_config, evaluate_checkpoint, make_job
+from bert_jax.training.reference_curve import ReferenceCurve
 from configs import bert
 from tests.training.runs import tiny_config
 
@@ -103,6 +104,15 @@ def test_the_config_says_what_it_does_not_accept():
         bert.get_config("size=demo,optimizer=lamb")
     with pytest.raises(ValueError, match="accepted: 1, 2"):
         bert.get_config("phase=3")
+
+
+def test_the_demo_has_a_reference_curve_of_its_length():
+    config: Any = bert.get_config("size=demo")
+    curve = ReferenceCurve.load(config.train.reference_curve)
+    # Rows of 64 that are not all full, 32 a step, as far as the demo goes.
+    assert curve.expected(0.9 * config.train.num_steps * 32 * 64) is not None
+    assert curve.expected(1.0 * config.train.num_steps * 32 * 64) is None
+    assert not bert.get_config("size=demo,preset=laptop").train.reference_curve
 
 
 def test_narrow_models_begin_with_the_spread_of_base_and_a_rate_by_their_width():
