@@ -9,14 +9,27 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import os
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import ml_collections
+from absl import app
 
 Config = TypeVar("Config")
+
+
+def parse_flags(args: list[str]) -> list[str]:
+    """Parse a launcher's command line, for `app.run(main, flags_parser=parse_flags)`; a mistyped key is one line."""
+    try:
+        return app.parse_flags_with_usage(args)
+    except (AttributeError, KeyError) as error:  # ml_collections' errors about --config.key, one in the other
+        cause = error.args[0] if isinstance(error.args[0], KeyError) else error
+        launcher = os.path.basename(args[0]).removesuffix(".py")
+        sys.exit(f"{launcher}: --config has no key {' '.join(str(cause.args[0]).split())}")
 
 
 def parse_arg(arg: str | None, **defaults: bool | int | float | str) -> ml_collections.ConfigDict:

@@ -7,7 +7,7 @@ Run:      python -m launch.prepare --config=configs/corpus.py:name=python_docs
           python -m launch.prepare --config=configs/corpus.py:name=google,path=sample_text.txt,vocab=vocab.txt
 Hardware: CPU; all cores are used, under 0.5 GB a process
 Time:     python_docs 7 s of one core; text 10 s of one core for 82 MB in Google's format (2026-11-22, busy machine)
-Expect:   python_docs of CPython 3.11: 712 documents, 311,000 words, 1.9 MB, 5,500 rows of 128; wiki_books see below
+Expect:   python_docs of CPython 3.11: 712 documents, 311,000 words, 1.9 MB, 8,291 + 798 rows of 64; wiki_books below
 Source:   Devlin et al. 2019 §3.1: BooksCorpus (800M words) and English Wikipedia (2,500M words)
 
 Names:
@@ -32,6 +32,7 @@ Names:
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from bert_jax.config import choose, parse_arg
 
@@ -112,7 +113,7 @@ def _corpus(
             "vocab_file": options.vocab,  # "" trains a vocabulary
             "vocab_size": options.vocab_size or vocab_size,  # pieces; of a trained vocabulary only
             # None: a given vocabulary decides by its pieces, a trained one is uncased.
-            "do_lower_case": False if options.cased else None,
+            "do_lower_case": False if options.cased else placeholder(bool),
             "sample_megabytes": 200.0,  # of text that a vocabulary is trained on
         },
         "num_buckets": options.buckets or buckets,  # units of work, and shards a split; 0: by the inputs' size
@@ -144,6 +145,12 @@ def instance_set(name: str, duplicates: int) -> dict[str, Any]:
         "name": name,
         "pairs": pairs,  # nsp, sop or none
         "sequence_length": int(length),  # tokens a row
+        "short_sequence_probability": 0.0 if pairs == "none" else 0.1,  # of documents; --short_seq_prob
         "packed": packed == "packed",  # several sequences a row
+        "max_sequences_per_row": 8,  # 2 to 63; packed sets only
         "duplicates": duplicates,  # passes over the corpus
+        "mode": "",  # or google
+        "max_predictions_per_sequence": 20,  # of mode google only, as are the next two
+        "masked_fraction": 0.15,  # --masked_lm_prob
+        "whole_word": False,  # --do_whole_word_mask
     }

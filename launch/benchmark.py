@@ -19,10 +19,10 @@ from typing import Any
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from bert_jax.config import build, choose
+from bert_jax.config import build, choose, parse_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", "configs/bert.py:size=mini", "train and input: a pretraining config."
+    "config", None, "train and input: a pretraining config; configs/bert.py:size=mini if none is given."
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "train: rows a step, over all devices.")
 _WARMUP_STEPS = flags.DEFINE_integer("warmup_steps", 3, "train: steps before the timed ones, behind the compilation.")
@@ -43,9 +43,7 @@ def measure_train() -> dict[str, Any]:
     keep_freed_memory()  # before jax computes anything
     from bert_jax.training.benchmark import measure_train_step
 
-    return measure_train_step(
-        _CONFIG.value, _BATCH_SIZE.value, _WARMUP_STEPS.value, _TIMED_STEPS.value, _PEAK_FLOPS.value
-    )
+    return measure_train_step(_config(), _BATCH_SIZE.value, _WARMUP_STEPS.value, _TIMED_STEPS.value, _PEAK_FLOPS.value)
 
 
 def measure_input() -> dict[str, Any]:
@@ -53,7 +51,7 @@ def measure_input() -> dict[str, Any]:
     from bert_jax.input.loader import DataConfig, measure_rows_per_second, open_instances
     from bert_jax.input.masking import MaskingConfig
 
-    config = _CONFIG.value
+    config = _config()
     data = build(DataConfig, config.data, "config.data")
     masking = build(MaskingConfig, config.masking, "config.masking")
     instances = open_instances(data.corpus, data.instances, "train")
@@ -88,6 +86,12 @@ def measure_prepare() -> dict[str, Any]:
     }
 
 
+def _config() -> Any:
+    from configs import bert
+
+    return _CONFIG.value or bert.get_config("size=mini")
+
+
 def _corpus_sections(config: ConfigDict) -> dict[str, Any]:
     return {key: value for key, value in config.to_dict().items() if key != "name"}
 
@@ -103,9 +107,9 @@ def main(argv: list[str]) -> None:
         stage = choose("stage", argv[1], STAGES)
         print(json.dumps({"stage": stage, **STAGES[stage]()}))
     except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"benchmark: {error}", file=sys.stderr)
         sys.exit(1)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

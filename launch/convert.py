@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     try:
         done = convert(_FROM.value, _TO.value, Beside(vocab, config, _LOWER.value), _CHECK.value)
     except (ValueError, FileNotFoundError, FileExistsError, CheckpointError, WorkdirInUseError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"convert: {error}", file=sys.stderr)
         return 1
     print("\n".join(done.lines()))
     return 0

@@ -35,8 +35,10 @@ NEXT = f"""What to run next
   guess more words        python -m launch.fill_mask --checkpoint=run:{WORKDIR}
   train it for longer     python -m launch.pretrain --config=configs/bert.py:size=demo --workdir={WORKDIR} \\
                             --config.train.num_steps=20000
-  use your own text       python -m launch.prepare --config=configs/corpus.py:name=text,kind=books,path=DIRECTORY
-                          python -m launch.pretrain --config=configs/bert.py:size=mini --config.data.corpus=data/text
+  use your own text       python -m launch.prepare \\
+                            --config=configs/corpus.py:name=text,kind=books,path=DIRECTORY,vocab_size=8000
+                          python -m launch.pretrain --config=configs/bert.py:size=mini,recipe=small,preset=laptop \\
+                            --config.data.corpus=data/text
   BERT-Base as published  see "Pretraining BERT" in README.md"""
 
 

@@ -9,7 +9,8 @@ import sys
 
 from absl import app, flags, logging
 
-from bert_jax.training.checkpoint import CheckpointError
+from bert_jax.config import choose
+from bert_jax.training.checkpoint import CheckpointError, load_config
 from bert_jax.training.evaluation import EvalConfig
 from bert_jax.training.pretraining import evaluate_checkpoint
 
@@ -18,6 +19,8 @@ CORPUS = flags.DEFINE_string("corpus", "", "A prepared corpus of the same vocabu
 INSTANCES = flags.DEFINE_string("instances", "", "An instance set of the corpus; default: that of the run.")
 MAX_ROWS = flags.DEFINE_integer("max_rows", 0, "Only the first rows of the validation split; 0 = all.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows at a time.")
+
+EVALUATIONS = {"bert": evaluate_checkpoint}  # by the run's config.family
 
 
 def main(argv: list[str]) -> int:
@@ -28,9 +31,11 @@ def main(argv: list[str]) -> int:
         logging.set_verbosity(logging.ERROR)  # orbax warns of a file that it does not need
     try:
         config = EvalConfig(every_steps=0, max_rows=MAX_ROWS.value, batch_size=BATCH_SIZE.value)
-        print(json.dumps(evaluate_checkpoint(CHECKPOINT.value, CORPUS.value, config, INSTANCES.value), indent=2))
+        family = load_config(CHECKPOINT.value).get("family", "bert")
+        evaluate = EVALUATIONS[choose(f"the family of {CHECKPOINT.value}", family, EVALUATIONS)]
+        print(json.dumps(evaluate(CHECKPOINT.value, CORPUS.value, config, INSTANCES.value), indent=2))
     except (ValueError, FileNotFoundError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"evaluate: {error}", file=sys.stderr)
         return 1
     return 0
 

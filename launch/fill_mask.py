@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
         for answer in filler.answers(_queries()):
             print(show(answer), flush=True)
     except (ValueError, FileNotFoundError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"fill_mask: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -3,6 +3,10 @@
     python -m launch.prepare --config=configs/corpus.py:name=python_docs
 
 The same command continues a run that was stopped, and does nothing when all is done.
+
+    python -m launch.prepare --corpus=data/python_docs --verify
+
+reads all shards of a finished corpus and says which are not what was written.
 """
 
 import os
@@ -12,22 +16,29 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from bert_jax.config import build
+from bert_jax.config import build, parse_flags
 from bert_jax.corpus.pipeline import CorpusConfig, Prepared, prepare
+from bert_jax.corpus.shards import verify_shards
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/corpus.py", "The corpus; see configs/corpus.py.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The corpus: configs/corpus.py:name=…, see there.")
 _CORPUS = flags.DEFINE_string("corpus", "", "Output directory; data/<name> if empty.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Worker processes; 0 = one a core. Not in the result.")
+_VERIFY = flags.DEFINE_bool("verify", False, "Prepare nothing; compare the corpus' shards with their sha256.")
 
 
 def main(argv: list[str]) -> None:
     """Prepare the corpus that the flags say."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}; all options are flags")
-    values = _CONFIG.value.to_dict()
-    name = values.pop("name")
-    directory = Path(_CORPUS.value or f"data/{name}")
+    if _CONFIG.value is None and not (_VERIFY.value and _CORPUS.value):
+        raise app.UsageError("say what to prepare, such as --config=configs/corpus.py:name=python_docs")
+    values = _CONFIG.value.to_dict() if _CONFIG.value else {}
+    directory = Path(_CORPUS.value or f"data/{values['name']}")
+    values.pop("name", None)
     try:
+        if _VERIFY.value:
+            print(verify(directory))
+            return
         config = build(CorpusConfig, values)
         prepared = prepare(config, directory, _NUM_PROCESSES.value or _num_cores(), show_progress=True)
     except KeyboardInterrupt:
@@ -37,6 +48,18 @@ def main(argv: list[str]) -> None:
         print(f"\nprepare: {error}", file=sys.stderr)
         sys.exit(1)
     print(summary(prepared, directory))
+
+
+def verify(directory: Path) -> str:
+    """Return the sentence that all shards of a corpus are as they were written; raise ValueError if some are not."""
+    count, wrong = verify_shards(directory)
+    if wrong:
+        names = "".join(f"\n  {path}" for path in wrong)
+        raise ValueError(
+            f"{len(wrong)} of {count} shards are missing or not what was written:{names}\ncopy them again, or remove "
+            "the directory that they are in and run the command that prepared the corpus again"
+        )
+    return f"all {count} shards of {directory} are what was written (sha256)"
 
 
 def _num_cores() -> int:
@@ -66,9 +89,10 @@ def summary(prepared: Prepared, directory: Path) -> str:
     if prepared.continued:
         how = "continued what an earlier run began"
     lines.append(f"\n{prepared.megabytes:.1f} MB of text in {prepared.seconds:.1f} s: {how}; {memory}")
+    lines += [f"warning: {warning}" for warning in prepared.warnings]
     lines.append(f"corpus in {directory}")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

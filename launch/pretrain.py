@@ -13,13 +13,15 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from bert_jax.config import choose, parse_flags
 from bert_jax.training import pretraining, workdir
 from bert_jax.training.checkpoint import CheckpointError
 from bert_jax.training.metrics import NonFiniteError
 from bert_jax.training.run import RunOptions, run
 from bert_jax.training.workdir import WorkdirInUseError
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/bert.py", "What to train: FILE.py:arg=value,…")
+# Without a default file, against which overrides of another file's keys would be checked.
+CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: FILE.py:arg=value,…")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory; default runs/<config>-<args>-<overrides>.")
 PROFILE_STEPS = flags.DEFINE_string("profile_steps", "", "FIRST:LAST: trace these steps into <workdir>/profile.")
 PEAK_FLOPS = flags.DEFINE_float("peak_flops_per_device", 0.0, "FLOP/s to take MFU against; 0 = the device table's.")
@@ -28,11 +30,16 @@ NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes in all, w
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process' number from 0, with --coordinator_address.")
 MULTIHOST = flags.DEFINE_bool("multihost", False, "Several hosts that JAX finds by itself: TPU pod slices, SLURM.")
 
+# By config.family: config → job.
+JOBS = {"bert": lambda config: pretraining.make_job(pretraining.build_config(config))}
+
 
 def main(argv: list[str]) -> int:
     """Run the command line."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; config values are set by --config.key=value")
+    if CONFIG.value is None:
+        raise app.UsageError("--config is missing; such as --config=configs/bert.py:size=base,phase=1")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)  # orbax tells each of its steps
     try:
@@ -44,13 +51,13 @@ def main(argv: list[str]) -> int:
             config_flags.get_config_filename(holder).partition(":")[2],
             config_flags.get_override_values(holder),
         )
-        job = pretraining.make_job(pretraining.build_config(CONFIG.value))
-        return run(job, path, RunOptions(PROFILE_STEPS.value, PEAK_FLOPS.value))
+        family = choose("config.family", CONFIG.value.get("family", "bert"), JOBS)
+        return run(JOBS[family](CONFIG.value), path, RunOptions(PROFILE_STEPS.value, PEAK_FLOPS.value))
     except (ValueError, FileNotFoundError, WorkdirInUseError, NonFiniteError, CheckpointError) as error:
         logging.info("traceback", exc_info=True)  # --verbosity=0 shows where it came from
-        print(f"error: {error}", file=sys.stderr)
+        print(f"pretrain: {error}", file=sys.stderr)
         return 1
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 from absl import app, flags
+from etils import epath
 
-from bert_jax.training.reference_curve import read_run, record
+from bert_jax.training.metrics import FILE, read_rows
+from bert_jax.training.reference_curve import record, recorded_run
 
 RUNS = flags.DEFINE_multi_string("run", None, "The --workdir of a finished run; give several seeds.", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "The curve's file.", required=True)
@@ -22,9 +24,11 @@ def main(argv: list[str]) -> int:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
     try:
         path = Path(OUTPUT.value)
-        curve = record(path.stem, CONFIG.value, [read_run(run) for run in RUNS.value])
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        curve = record(
+            path.stem, CONFIG.value, [recorded_run(run, read_rows(epath.Path(run) / FILE)) for run in RUNS.value]
+        )
+    except ValueError as error:
+        print(f"record_curve: {error}", file=sys.stderr)
         return 1
     points = ",\n    ".join(json.dumps(point) for point in curve.pop("points"))
     head = json.dumps(curve, indent=2).removesuffix("\n}")

@@ -15,17 +15,19 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert_jax.corpus.documents import CorruptInputError, Document, InputLog, SourceConfig
+from bert_jax.config import fingerprint
+from bert_jax.corpus.documents import CorruptInputError, Document, InputLog, SourceConfig, read_verbatim
 from bert_jax.corpus.progress import Progress
 from bert_jax.corpus.sentences import document_sentences
-from bert_jax.corpus.sources import extract, list_inputs, read_input
+from bert_jax.corpus.sources import Inputs, extract, read_input, sized_inputs
 from bert_jax.corpus.workers import Workers
 
+SCHEMA_VERSION = 1
 SPLITS = ("train", "validation")
 CHUNK_CHARACTERS = 1 << 20  # of text handed to a worker at once
 COMMIT_BYTES = 32 << 20  # of text between two entries of the journal: what a killed run may have to do again
@@ -34,6 +36,7 @@ COMMIT_BYTES = 32 << 20  # of text between two entries of the journal: what a ki
 _MARK = b"\x01"
 
 Counts = Counter[str]
+Position = tuple[int, int, int]  # source, input of it, documents of that
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,11 @@ class DocumentsConfig:
 
     Attributes:
         sources: read in this order.
-        num_buckets: how many parts; one is worked on in memory (200 MB and 10 times its text), so 8 to 40 MB each.
+        num_buckets: how many parts; one is worked on in memory (200 MB and 10 times its text), so 64 MB at the most.
         validation_fraction: of the documents, chosen by the hash of their content.
         on_error: "stop" at a corrupt input, or "skip" and count it.
         verbatim: neither clean nor drop duplicates; what mode `google` needs to be Google's bit for bit.
+        seed: the corpus', for the manifest; nothing here is drawn at random.
     """
 
     sources: tuple[SourceConfig, ...]
@@ -53,6 +57,7 @@ class DocumentsConfig:
     validation_fraction: float
     on_error: str
     verbatim: bool = False
+    seed: int = 0
 
 
 def bucket_file(directory: Path, split: str, bucket: int, num_buckets: int) -> Path:
@@ -75,28 +80,74 @@ def prepare_documents(config: DocumentsConfig, directory: Path, workers: Workers
     """
     manifest = directory / "manifest.json"
     if manifest.exists():
-        return json.loads(manifest.read_text())
+        return _read_manifest(manifest)
     scatter_directory = directory / "scatter"
     scatter_directory.mkdir(parents=True, exist_ok=True)
     journal = _scatter(config, scatter_directory, workers, progress)
     settle = functools.partial(_settle, directory, config)
-    per_source = [dict(counts) for counts in journal.counts]
+    per_source = [Counter(counts) for counts in journal.counts]
+    splits: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     progress.start("documents", config.num_buckets, "bucket")
-    for counts in workers.map(settle, range(config.num_buckets)):
-        for source, found in enumerate(counts):
-            per_source[source] = dict(Counter(per_source[source]) + Counter(found))
+    for settled in workers.map(settle, range(config.num_buckets)):
+        for source, found in enumerate(settled["counts"]):
+            per_source[source] += Counter(found)
+        for split in SPLITS:
+            splits[split].append(settled["files"][split])
         progress.add(1)
     values = {
+        "schema_version": SCHEMA_VERSION,
+        "config_fingerprint": fingerprint(config),
+        "seed": config.seed,
         "num_buckets": config.num_buckets,
         "sources": [
             {"name": source.name or source.kind, "kind": source.kind, "path": source.path, **counts}
             for source, counts in zip(config.sources, per_source, strict=True)
         ],
         "corrupt": journal.messages,
+        "inputs": journal.inputs,
+        "splits": splits,
     }
     write_json(manifest, values)
     shutil.rmtree(scatter_directory)
     return values
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    values = json.loads(path.read_text())
+    version = values.get("schema_version", SCHEMA_VERSION)  # the first manifests had none
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"{path} has schema version {version}, this code reads {SCHEMA_VERSION}; prepare the corpus again"
+        )
+    return values
+
+
+def has_begun(directory: Path) -> bool:
+    """Tell whether `directory` (documents/) holds anything that was read."""
+    return (directory / "manifest.json").exists() or (directory / "scatter" / "journal.json").exists()
+
+
+def changed_inputs(sources: tuple[SourceConfig, ...], manifest: dict[str, Any]) -> list[str]:
+    """Return a sentence for each source whose inputs are not those, by name and size, that were read."""
+    messages = []
+    for source, then in zip(sources, manifest.get("inputs", []), strict=False):
+        try:
+            [now] = sized_inputs((source,))
+        except FileNotFoundError:
+            continue  # a corpus outlives its inputs
+        different = sorted({tuple(entry) for entry in then} ^ set(now))
+        if different:
+            messages.append(
+                f"the inputs of {source.name or source.kind} are not those that were read ({len(then)} then, "
+                f"{len(now)} now; {different[0][0]} is new, gone or of another size)"
+            )
+    return messages
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file as hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -117,10 +168,10 @@ class _Journal:
         finished: everything was read.
     """
 
-    def __init__(self, path: Path, inputs: list[list[str]], num_buckets: int) -> None:
+    def __init__(self, path: Path, inputs: Inputs, num_buckets: int) -> None:
         self.path = path
         self.inputs = inputs
-        self.position = (0, 0, 0)
+        self.position: Position = (0, 0, 0)
         self.sizes = [0] * num_buckets
         self.counts: list[Counts] = [Counter() for _ in inputs]
         self.messages: list[str] = []
@@ -129,7 +180,7 @@ class _Journal:
             self._load(json.loads(path.read_text()))
 
     def _load(self, values: dict[str, Any]) -> None:
-        if values["inputs"] != self.inputs:
+        if [[tuple(entry) for entry in entries] for entries in values["inputs"]] != self.inputs:
             raise ValueError(
                 f"the source files are not those that {self.path} began with ({sum(map(len, values['inputs']))} then, "
                 f"{sum(map(len, self.inputs))} now); restore them, or remove the corpus directory and begin again"
@@ -168,7 +219,7 @@ class _Chunk:
 
     source: int
     documents: list[Document]
-    position: tuple[int, int, int]
+    position: Position
     bytes_read: int
     num_corrupt: int
     messages: list[str]
@@ -185,13 +236,12 @@ class _Scattered:
 
 
 def _scatter(config: DocumentsConfig, directory: Path, workers: Workers, progress: Progress) -> _Journal:
-    inputs = [[str(path) for path in list_inputs(source)] for source in config.sources]
+    inputs = sized_inputs(config.sources)
     journal = _Journal(directory / "journal.json", inputs, config.num_buckets)
     if journal.finished:
         return journal
     journal.cut_files()
-    total = sum(os.path.getsize(path) for paths in inputs for path in paths if os.path.exists(path))
-    progress.start("reading", total, "B")
+    progress.start("reading", sum(size for paths in inputs for _, size in paths), "B")
     parts: dict[int, list[bytes]] = {}
     pending = 0
     split = functools.partial(_split_chunk, config)
@@ -213,35 +263,63 @@ def _scatter(config: DocumentsConfig, directory: Path, workers: Workers, progres
     return journal
 
 
-def _chunks(config: DocumentsConfig, inputs: list[list[str]], position: tuple[int, int, int]) -> Iterator[_Chunk]:
+def _chunks(config: DocumentsConfig, inputs: Inputs, position: Position) -> Iterator[_Chunk]:
     """Read all sources from `position` on; a chunk never mixes two sources."""
     log = InputLog(config.on_error)
+    documents: list[Document] = []
+    size = 0
+    if config.verbatim:
+        read = _read_verbatim(inputs, position, log)
+    else:
+        read = _read_sources(config.sources, inputs, position, log)
+    for source, here, document in read:
+        if document is not None:
+            documents.append(document)
+            size += len(document.text)
+        if size >= CHUNK_CHARACTERS or document is None:
+            yield _Chunk(source, documents, here, log.bytes_read, *log.take_reports())
+            documents, size = [], 0
+
+
+# The source's number, the position behind a document, and the document; None at the end of the source.
+_Read = Iterator[tuple[int, Position, Document | None]]
+
+
+def _read_sources(sources: tuple[SourceConfig, ...], inputs: Inputs, position: Position, log: InputLog) -> _Read:
     first_source, first_input, skipped = position
-    for source_number, source in enumerate(config.sources):
+    for source_number, source in enumerate(sources):
         if source_number < first_source:
-            log.bytes_read += sum(os.path.getsize(path) for path in inputs[source_number] if os.path.exists(path))
+            log.bytes_read += sum(size for _, size in inputs[source_number])
             continue
-        documents: list[Document] = []
-        size = 0
-        for input_number, path in enumerate(inputs[source_number]):
+        for input_number, (path, size) in enumerate(inputs[source_number]):
             if (source_number, input_number) < (first_source, first_input):
-                log.bytes_read += os.path.getsize(path) if os.path.exists(path) else 0
+                log.bytes_read += size
                 continue
             resumed = (source_number, input_number) == (first_source, first_input)
-            number = 0
             for number, document in enumerate(read_input(source, Path(path), log), 1):
                 if resumed and number <= skipped:
                     if number == skipped:
                         log.take_reports()  # they are in the journal
                     continue
-                documents.append(document)
-                size += len(document.text)
-                if size >= CHUNK_CHARACTERS:
-                    here = (source_number, input_number, number)
-                    yield _Chunk(source_number, documents, here, log.bytes_read, *log.take_reports())
-                    documents, size = [], 0
-        here = (source_number, len(inputs[source_number]), 0)
-        yield _Chunk(source_number, documents, here, log.bytes_read, *log.take_reports())
+                yield source_number, (source_number, input_number, number), document
+        yield source_number, (source_number, len(inputs[source_number]), 0), None
+
+
+def _read_verbatim(inputs: Inputs, position: Position, log: InputLog) -> _Read:
+    """Read as one stream, whose documents go on from file to file; a position in it is (0, 0, documents)."""
+    skipped = position[2]
+    files = [(source, Path(path)) for source, paths in enumerate(inputs) for path, _ in paths]
+    source = number = 0
+    for number, (begins_in, document) in enumerate(read_verbatim(files, log), 1):
+        if number <= skipped:
+            if number == skipped:
+                log.take_reports()
+            continue
+        if begins_in != source:
+            yield source, (0, 0, number - 1), None
+            source = begins_in
+        yield source, (0, 0, number), document
+    yield source, (0, 0, number), None
 
 
 def _split_chunk(config: DocumentsConfig, chunk: _Chunk) -> _Scattered:
@@ -276,8 +354,8 @@ def _hash(body: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(body, digest_size=16).digest(), "little")
 
 
-def _settle(directory: Path, config: DocumentsConfig, bucket: int) -> Sequence[dict[str, int]]:
-    """Drop duplicates of one bucket and split it; return for each source what was counted."""
+def _settle(directory: Path, config: DocumentsConfig, bucket: int) -> dict[str, Any]:
+    """Drop duplicates of one bucket and split it; return `counts` for each source and `files` for each split."""
     raw = directory / "scatter" / f"{bucket:05d}.raw"
     done = raw.with_suffix(".json")
     if done.exists():
@@ -301,13 +379,15 @@ def _settle(directory: Path, config: DocumentsConfig, bucket: int) -> Sequence[d
         num_sentences = body.count(b"\n") + 1
         source.update(documents=1, sentences=num_sentences, words=body.count(b" ") + num_sentences, bytes=len(body))
         source[f"{split}_documents"] += 1
+    files: dict[str, dict[str, Any]] = {}
     for split, bodies in kept.items():
         file = bucket_file(directory, split, bucket, config.num_buckets)
         temporary = file.with_suffix(f".{os.getpid()}.tmp")
         with temporary.open("wb") as stream:
             stream.writelines(body + b"\n\n" for body in bodies)
+        files[split] = {"file": file.name, "num_documents": len(bodies), "sha256": file_sha256(temporary)}
         os.replace(temporary, file)
-    values = [dict(count) for count in counts]
+    values = {"counts": counts, "files": files}
     write_json(done, values)
     raw.unlink()
     return values

@@ -11,12 +11,12 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 BLOCK_BYTES = 1 << 20
-MAX_DOCUMENT_BYTES = 256 << 20  # an input without document boundaries must not fill the memory
+MAX_DOCUMENT_BYTES = 32 << 20  # an input without document boundaries must not fill the memory
 DEFAULT_ROWS_PER_DOCUMENT = 200  # of kind `lines`: about the sentences of a book's chapter
 BOM = b"\xef\xbb\xbf"
 
@@ -170,8 +170,8 @@ def read_sentences(path: Path, source: SourceConfig, log: InputLog) -> Iterator[
         rest = rest[start:]
         if len(rest) > MAX_DOCUMENT_BYTES:
             raise ValueError(
-                f"{path}:{line}: no blank line within {len(rest) >> 20} MB; in kind=sentences blank lines separate "
-                "documents; text without them is kind=lines, which cuts it into documents of rows_per_document lines"
+                f"{path}:{line}: no blank line within {MAX_DOCUMENT_BYTES >> 20} MB; in kind=sentences blank lines "
+                "separate documents; text without them is kind=lines, which cuts documents of rows_per_document lines"
             )
     yield from _given_sentences(rest, path, line, log)
 
@@ -181,6 +181,34 @@ def _given_sentences(data: bytes, path: Path, line: int, log: InputLog) -> Itera
         text = decode(data, f"{path}:{line}", log)
         if text is not None:
             yield Document(text, "", f"{path}:{line}", sentences_given=True)
+
+
+def read_verbatim(paths: Iterable[tuple[int, Path]], log: InputLog) -> Iterator[tuple[int, Document]]:
+    """Read Google's format as create_pretraining_data.py does; yield (a file's number, document that begins in it).
+
+    One document stays open from file to file, so a file that does not end in an empty line is joined to the next; a
+    line is empty when `str.strip` leaves nothing of it, so one of U+00A0 or U+3000 alone is, too.
+
+    Args:
+        paths: files in their order; the numbers need not differ.
+        log: as for every reader.
+    """
+    lines: list[str] = []
+    first, origin = 0, ""
+    for file, path in paths:
+        for number, data in read_lines(path, log):
+            line = decode(data, f"{path}:{number}", log)
+            if line is None:
+                continue
+            if line.strip():
+                if not lines:
+                    first, origin = file, f"{path}:{number}"
+                lines.append(line)
+            elif lines:
+                yield first, Document("\n".join(lines), "", origin, sentences_given=True)
+                lines = []
+    if lines:
+        yield first, Document("\n".join(lines), "", origin, sentences_given=True)
 
 
 def read_sentence_lines(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Document]:
@@ -198,7 +226,14 @@ def read_sentence_lines(path: Path, source: SourceConfig, log: InputLog) -> Iter
 
 def read_book(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Document]:
     """Read a whole file as one document: UTF-8 with or without a byte order mark, else Latin-1."""
-    data = b"".join(read_blocks(path, log))
+    data = bytearray()
+    for block in read_blocks(path, log):
+        data += block
+        if len(data) > MAX_DOCUMENT_BYTES:
+            raise ValueError(
+                f"{path}: more than {MAX_DOCUMENT_BYTES >> 20} MB; in kind=books a file is one document; one with many "
+                "is kind=sentences, with blank lines between them, or kind=lines"
+            )
     if not data.strip():
         return
     try:

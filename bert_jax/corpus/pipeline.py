@@ -3,7 +3,8 @@
     sources → documents/ (buckets.py) → tokenizer/ (vocabulary.py) → instances/<name>/ (shards.py) → manifest.json
 
 A run that stopped anywhere, even by `kill -9`, is continued by the same call. A directory is of one config: another
-config is refused with the difference, save that instance sets can be added and `on_error` changed.
+config is refused with the difference, save that instance sets can be added and `on_error` changed. What nothing was
+made of yet may change too: the tokenizer before there is one, everything before anything was read.
 """
 
 import contextlib
@@ -18,22 +19,35 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.config import build, choose, differences, fingerprint, to_plain
-from bert_jax.corpus.buckets import DocumentsConfig, bucket_file, prepare_documents, read_bucket, write_json
+from bert_jax.corpus.buckets import (
+    DocumentsConfig,
+    bucket_file,
+    changed_inputs,
+    has_begun,
+    prepare_documents,
+    read_bucket,
+    write_json,
+)
 from bert_jax.corpus.documents import SourceConfig
 from bert_jax.corpus.instances import InstanceConfig
 from bert_jax.corpus.progress import Progress
 from bert_jax.corpus.records import InstanceManifest
 from bert_jax.corpus.shards import ShardsConfig, prepare_instances
-from bert_jax.corpus.sources import KINDS, list_inputs
+from bert_jax.corpus.sources import KINDS, estimate_text_bytes
 from bert_jax.corpus.vocabulary import TokenStatistics, WordPiece
 from bert_jax.corpus.wordpiece_training import train_wordpiece
 from bert_jax.corpus.workers import Workers
 
 SCHEMA_VERSION = 1
-BUCKET_BYTES = 16 << 20
-COMPRESSION = {".gz": 3, ".bz2": 4, ".parquet": 2}  # bytes of text a byte of file, roughly
-UNKNOWN_BYTES = 4 << 30
+BUCKET_BYTES = 16 << 20  # of text, as far as it can be estimated: a process then takes under 0.5 GB
+MAX_BUCKET_BYTES = 64 << 20  # a process takes 200 MB and 10 times its bucket, and 1 GB is the most
+MAX_CHOSEN_BUCKETS = 1 << 16
 STATISTICS_BYTES = 4_000_000  # of text from which [UNK] rate and pieces per word are measured
+
+# What files are called until they are whole, see write_json, write_shard and write_manifest.
+_TEMPORARIES = tuple(
+    f"{name}.[0-9]*.tmp" for name in ("config", "manifest", "documents/*", "documents/scatter/*", "instances/*/*")
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +130,7 @@ class Prepared:
         continued: an earlier call began the corpus, so `seconds` is not the time of all of it.
         processes: worker processes.
         peak_memory_bytes: the largest resident memory of any process.
+        warnings: what the user should know.
     """
 
     manifest: dict[str, Any]
@@ -125,6 +140,7 @@ class Prepared:
     continued: bool
     processes: int
     peak_memory_bytes: int
+    warnings: tuple[str, ...]
 
 
 def prepare(config: CorpusConfig, directory: Path, num_processes: int, show_progress: bool = False) -> Prepared:
@@ -138,13 +154,15 @@ def prepare(config: CorpusConfig, directory: Path, num_processes: int, show_prog
 
     Raises:
         CorruptInputError: an input cannot be read to its end (on_error "stop").
-        ValueError: the directory holds a corpus of another config.
+        ValueError: the directory holds a corpus of another config, or no corpus; or the config asks for what does not
+            go, such as too few buckets.
         RuntimeError: another process is at work in the directory, or a worker died.
         FileNotFoundError: a source or vocabulary that does not exist.
     """
     started = time.perf_counter()
+    config = _check(config, directory)
     directory.mkdir(parents=True, exist_ok=True)
-    continued = (directory / "config.json").exists()
+    continued = _has_begun(directory)
     seconds: dict[str, float] = {}
     with (
         _only_process(directory),
@@ -152,13 +170,19 @@ def prepare(config: CorpusConfig, directory: Path, num_processes: int, show_prog
         Workers(num_processes) as workers,
     ):
         config = _claim(config, directory)
-        for half_written in directory.rglob("*.tmp"):
-            if half_written.is_file():
+        for pattern in _TEMPORARIES:
+            for half_written in directory.glob(pattern):
                 half_written.unlink()
         documents_config = DocumentsConfig(
-            config.sources, config.num_buckets, config.validation_fraction, config.on_error, verbatim=config.is_google
+            config.sources,
+            config.num_buckets,
+            config.validation_fraction,
+            config.on_error,
+            verbatim=config.is_google,
+            seed=config.seed,
         )
         documents = prepare_documents(documents_config, directory / "documents", workers, progress)
+        changed = changed_inputs(config.sources, documents)
         seconds["documents"] = time.perf_counter() - started
         tokenizer = _prepare_tokenizer(config, directory, progress)
         seconds["tokenizer"] = time.perf_counter() - started - seconds["documents"]
@@ -171,7 +195,7 @@ def prepare(config: CorpusConfig, directory: Path, num_processes: int, show_prog
         manifest = {
             "schema_version": SCHEMA_VERSION,
             "config": to_plain(config),
-            "documents": documents,
+            "documents": {key: documents[key] for key in ("num_buckets", "sources", "corrupt")},
             "tokenizer": tokenizer,
             "instances": [instance.name for instance in instances],
             "measured": {**measured, "continued": continued},
@@ -181,7 +205,43 @@ def prepare(config: CorpusConfig, directory: Path, num_processes: int, show_prog
             manifest["measured"] = json.loads(path.read_text())["measured"]
         write_json(path, manifest)
     megabytes = sum(source.get("bytes", 0) for source in documents["sources"]) / 1e6
-    return Prepared(manifest, instances, megabytes, total, continued, num_processes, peak_memory_bytes)
+    advice = f"the corpus holds what was read then; to begin again, remove {directory} and run the same command"
+    warnings = tuple(f"{sentence}; {advice}" for sentence in changed)
+    return Prepared(manifest, instances, megabytes, total, continued, num_processes, peak_memory_bytes, warnings)
+
+
+def _check(config: CorpusConfig, directory: Path) -> CorpusConfig:
+    """Refuse, before anything is written, what would stop a later stage; return the config with a number of buckets.
+
+    What is done already is not looked at again: a corpus outlives its sources and its vocabulary's file.
+    """
+    old = _stored_config(directory)
+    if config.tokenizer.vocab_file and not _has_tokenizer(directory):
+        WordPiece.from_vocab_file(config.tokenizer.vocab_file)
+    if old is None or not _has_begun(directory):
+        return dataclasses.replace(config, num_buckets=_choose_num_buckets(config))
+    return dataclasses.replace(config, num_buckets=config.num_buckets or old.num_buckets)
+
+
+def _stored_config(directory: Path) -> CorpusConfig | None:
+    """Return the config that the directory was begun with; keys that came later have their defaults."""
+    path = directory / "config.json"
+    if not path.exists():
+        return None
+    try:
+        return build(CorpusConfig, json.loads(path.read_text()))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is no corpus' config, or one of a later version ({error}); give another directory (--corpus)"
+        ) from None
+
+
+def _has_begun(directory: Path) -> bool:
+    return has_begun(directory / "documents") or _has_tokenizer(directory)  # documents may have been removed since
+
+
+def _has_tokenizer(directory: Path) -> bool:
+    return (directory / "tokenizer" / "statistics.json").exists()
 
 
 @contextlib.contextmanager
@@ -200,51 +260,63 @@ def _only_process(directory: Path) -> Iterator[None]:
 def _claim(config: CorpusConfig, directory: Path) -> CorpusConfig:
     """Write config.json, or refuse a directory that was begun with another config; return the config to work with.
 
-    That has a number of buckets, and all instance sets that the directory has.
+    That has all instance sets that the directory has.
     """
-    path = directory / "config.json"
-    if not path.exists():
-        config = dataclasses.replace(config, num_buckets=config.num_buckets or _choose_num_buckets(config))
-        write_json(path, to_plain(config))
-        return config
-    old = json.loads(path.read_text())
-    config = dataclasses.replace(config, num_buckets=config.num_buckets or old["num_buckets"])
-    new = to_plain(config)
-    old_sets = {instance["name"]: instance for instance in old["instances"]}
-    new_sets = {instance["name"]: instance for instance in new["instances"]}
-    kept_sets = {name: new_sets.get(name, values) for name, values in old_sets.items()}
-    ignored = {"on_error": ""}
-    found = differences({**old, "instances": old_sets, **ignored}, {**new, "instances": kept_sets, **ignored})
-    if found:
-        lines = "".join(f"\n  {name}: {there!r} there, {now!r} now" for name, (there, now) in found.items())
-        raise ValueError(
-            f"{directory} holds a corpus of another config:{lines}\nuse the same values, or another directory "
-            "(--corpus); instance sets can be added to a corpus, but not changed"
-        )
-    config = build(CorpusConfig, {**new, "instances": list({**old_sets, **new_sets}.values())})
-    write_json(path, to_plain(config))
+    old = _stored_config(directory)
+    if old is not None and _has_begun(directory):
+        sets = {instance.name: instance for instance in old.instances}
+        wanted = {instance.name: instance for instance in config.instances}
+        there = _comparable(old, list(sets.values()))
+        now = _comparable(config, [wanted.get(name, instance) for name, instance in sets.items()])
+        if not _has_tokenizer(directory):
+            there["tokenizer"] = now["tokenizer"]
+        found = differences(there, now)
+        if found:
+            lines = "".join(f"\n  {name}: {then!r} there, {value!r} now" for name, (then, value) in found.items())
+            raise ValueError(
+                f"{directory} holds a corpus of another config:{lines}\nuse the same values, or another directory "
+                "(--corpus); instance sets can be added to a corpus, but not changed"
+            )
+        config = dataclasses.replace(config, instances=tuple({**sets, **wanted}.values()))
+    write_json(directory / "config.json", to_plain(config))
     return config
 
 
+def _comparable(config: CorpusConfig, instances: list[InstanceConfig]) -> dict[str, Any]:
+    """Return the plain values that must not change, the instance sets by name."""
+    sets = {
+        instance.name: to_plain(instance) | {"short_sequence_probability": instance.short_probability}
+        for instance in instances
+    }
+    return {**to_plain(config), "instances": sets, "on_error": ""}
+
+
 def _choose_num_buckets(config: CorpusConfig) -> int:
-    """Return the power of two that makes buckets of 8 to 16 MB, as far as the inputs' sizes tell.
+    """Return the config's number of buckets, or the power of two that makes buckets of 8 to 16 MB.
 
     Rows of all passes over a bucket are in memory together, so text that is gone through twice counts twice.
+
+    Raises:
+        ValueError: a bucket would not fit into 1 GB (mode `google` is all in memory by its nature).
+        FileNotFoundError, ValueError: sources that are not there, or of no known kind.
     """
-    size = 0
-    for source in config.sources:
-        for path in list_inputs(source):
-            # A dataset's name is no file; what it holds is not known before it is read.
-            size += path.stat().st_size * COMPRESSION.get(path.suffix, 1) if path.exists() else UNKNOWN_BYTES
-    size *= max(instance.duplicates for instance in config.instances)
-    return min(4096, 1 << max(0, math.ceil(math.log2(max(size, 1) / BUCKET_BYTES))))
+    size = sum(map(estimate_text_bytes, config.sources)) * max(instance.duplicates for instance in config.instances)
+    wanted = 1 << max(0, math.ceil(math.log2(max(size, 1) / BUCKET_BYTES)))
+    num_buckets = config.num_buckets or min(wanted, MAX_CHOSEN_BUCKETS)
+    if size > num_buckets * MAX_BUCKET_BYTES and not config.is_google:
+        raise ValueError(
+            f"num_buckets is {num_buckets}, for about {size / 1e6:,.0f} MB of text (times duplicates): a process would "
+            f"take over 1 GB of memory; set it to {math.ceil(size / MAX_BUCKET_BYTES)} or more, or to 0 for a number "
+            "by the size"
+        )
+    return num_buckets
 
 
 def _prepare_tokenizer(config: CorpusConfig, directory: Path, progress: Progress) -> dict[str, Any]:
     """Make tokenizer/ if it is not there; return what the manifest says of it."""
-    final, notes = directory / "tokenizer", directory / "tokenizer" / "statistics.json"
-    if notes.exists():
-        return json.loads(notes.read_text())
+    final = directory / "tokenizer"
+    if _has_tokenizer(directory):
+        return json.loads((final / "statistics.json").read_text())
     asked = config.tokenizer
     if asked.vocab_file:
         tokenizer = WordPiece.from_vocab_file(asked.vocab_file, do_lower_case=asked.do_lower_case)

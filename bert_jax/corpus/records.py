@@ -22,6 +22,7 @@ import numpy as np
 SCHEMA_VERSION = 1
 MAX_SEQUENCES_PER_ROW = 63  # a flag byte holds 1 bit of segment, 1 of word start, 6 of the sequence's number
 MANIFEST = "manifest.json"
+KIND = "bert"  # of instance set: rows as they are drawn above
 
 # Labels of next_sentence_labels, in Google's order (create_pretraining_data.py: 1 = random next).
 IS_NEXT, IS_RANDOM = 0, 1
@@ -184,6 +185,7 @@ class InstanceManifest:
     splits: dict[str, tuple[Shard, ...]]
     counts: dict[str, dict[str, int]]
     schema_version: int = SCHEMA_VERSION
+    kind: str = KIND
 
     def num_records(self, split: str) -> int:
         """Return the number of rows of a split."""
@@ -193,7 +195,7 @@ class InstanceManifest:
 def write_manifest(directory: str | os.PathLike[str], manifest: InstanceManifest) -> None:
     """Write `manifest.json` by rename, last of all files, so that a set with a manifest is whole."""
     path = Path(directory) / MANIFEST
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(dataclasses.asdict(manifest), indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, path)
 
@@ -203,7 +205,7 @@ def read_manifest(directory: str | os.PathLike[str]) -> InstanceManifest:
 
     Raises:
         FileNotFoundError: no manifest: the set was not prepared, or preparing it was interrupted.
-        ValueError: the manifest is of another schema version.
+        ValueError: the manifest is of another schema version or another kind of set.
     """
     path = Path(directory) / MANIFEST
     if not path.exists():
@@ -217,6 +219,8 @@ def read_manifest(directory: str | os.PathLike[str]) -> InstanceManifest:
             f"{path} has schema version {values.get('schema_version')}, this code reads {SCHEMA_VERSION}; "
             "prepare the corpus again"
         )
+    if values.get("kind", KIND) != KIND:  # the first manifests had none
+        raise ValueError(f"{path} is of an instance set of kind {values['kind']!r}; {KIND!r} is read here")
     values["record_format"] = RecordFormat(**values["record_format"])
     values["splits"] = {split: tuple(Shard(**shard) for shard in shards) for split, shards in values["splits"].items()}
     return InstanceManifest(**values)

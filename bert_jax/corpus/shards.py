@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from bert_jax.corpus.buckets import SPLITS, bucket_file, read_bucket, write_json
+from bert_jax.corpus.buckets import SPLITS, bucket_file, file_sha256, read_bucket, write_json
 from bert_jax.corpus.instances import InstanceConfig
 from bert_jax.corpus.pairs import build_rows
 from bert_jax.corpus.progress import Progress
@@ -80,6 +80,26 @@ def prepare_instances(
     return [read_manifest(directory) for directory in directories]
 
 
+def verify_shards(corpus: Path) -> tuple[int, list[Path]]:
+    """Hold every shard of documents and instance sets against the sha256 in its manifest.
+
+    Returns:
+        How many shards there should be, and those that are missing or differ.
+
+    Raises:
+        FileNotFoundError: no corpus, or one that was not prepared to its end.
+    """
+    if not (corpus / MANIFEST).exists():
+        raise FileNotFoundError(f"{corpus} has no {MANIFEST}: it is no corpus that was prepared to its end")
+    shards = [
+        (manifest.parent / shard["file"], shard["sha256"])
+        for manifest in [*corpus.glob(f"documents/{MANIFEST}"), *sorted(corpus.glob(f"instances/*/{MANIFEST}"))]
+        for split in json.loads(manifest.read_text()).get("splits", {}).values()  # the first documents/ had none
+        for shard in split
+    ]
+    return len(shards), [path for path, sha256 in shards if not path.exists() or file_sha256(path) != sha256]
+
+
 def fold_seed(seed: int, *names: str | int) -> int:
     """Return a seed of 63 bits for a part of the work, far from those of the other parts."""
     text = "/".join(map(str, (seed, *names)))
@@ -94,8 +114,7 @@ def write_shard(path: Path, rows: Rows, rows_format: RecordFormat) -> Shard:
     for record in records:
         writer.write(record)
     writer.close()
-    with temporary.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    sha256 = file_sha256(temporary)
     os.replace(temporary, path)
     return Shard(path.name, len(records), sha256)
 
@@ -112,8 +131,15 @@ def count_rows(rows: Rows, num_documents: int) -> dict[str, int]:
 
 def count_maskable(rows: Rows, special_ids: dict[str, int], vocab_size: int) -> np.ndarray:
     """Return int64 [vocab_size]: how often each token stands where a mask may."""
+    input_ids = rows.input_ids
+    if rows.num_masked is not None:  # mode `google` has masked them: put back what stood there
+        assert rows.masked_lm_positions is not None
+        assert rows.masked_lm_ids is not None
+        row, mask = np.nonzero(np.arange(rows.masked_lm_ids.shape[1]) < rows.num_masked[:, None])
+        input_ids = input_ids.copy()
+        input_ids[row, rows.masked_lm_positions[row, mask]] = rows.masked_lm_ids[row, mask]
     # No text is encoded as [PAD], [CLS] or [SEP], so the positions of these need not be looked up.
-    counts = np.bincount(rows.input_ids.ravel(), minlength=vocab_size).astype(np.int64)
+    counts = np.bincount(input_ids.ravel(), minlength=vocab_size).astype(np.int64)
     counts[[special_ids["pad"], special_ids["cls"], special_ids["sep"]]] = 0
     return counts
 

@@ -10,7 +10,10 @@ from bert_jax.config import choose
 from bert_jax.corpus import books, documents, mediawiki, python_docs, tables
 from bert_jax.corpus.documents import Document, InputLog, SourceConfig
 
+Inputs = list[list[tuple[str, int]]]  # for each source its inputs, each with its size in bytes
+
 _COMPRESSED = ("", ".gz", ".bz2")
+_EXPANSION = {".gz": 3, ".bz2": 4, ".parquet": 2}  # decompressed bytes a byte of file, roughly
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,13 @@ class Kind:
         suffixes: which files of a directory belong to it; "" takes every file.
         read: yields an input's documents, cheaply.
         extract: turns a document as read into paragraphs, one a line; None when it is that already.
+        text_share: of the decompressed bytes, what is left as text at the most.
     """
 
     suffixes: tuple[str, ...]
     read: Callable[[Path, SourceConfig, InputLog], Iterator[Document]]
     extract: Callable[[Document, InputLog], Document] | None = None
+    text_share: float = 1.0
 
 
 KINDS: dict[str, Kind] = {
@@ -34,7 +39,7 @@ KINDS: dict[str, Kind] = {
     "books": Kind((".txt", ".md"), documents.read_book, books.extract_book),
     "jsonl": Kind((".jsonl", ".json"), documents.read_jsonl),
     "wikiextractor": Kind(("",), documents.read_wikiextractor),
-    "mediawiki": Kind(("",), mediawiki.read_mediawiki, mediawiki.extract_mediawiki),
+    "mediawiki": Kind(("",), mediawiki.read_mediawiki, mediawiki.extract_mediawiki, text_share=0.5),
     "parquet": Kind((".parquet",), tables.read_parquet),
     "tfds": Kind(("",), tables.read_tfds),
     "python_docs": Kind((".py",), python_docs.read_python_docs, python_docs.extract_python_docs),
@@ -72,6 +77,21 @@ def list_inputs(source: SourceConfig) -> list[Path]:
     if not found:
         raise ValueError(f"the source of kind {source.kind} has no path; give one: path=/data/*.txt")
     return found
+
+
+def sized_inputs(sources: tuple[SourceConfig, ...]) -> Inputs:
+    """Return the inputs of each source with their sizes; a dataset, which is no file, has size 0."""
+    return [
+        [(str(path), path.stat().st_size if path.exists() else 0) for path in list_inputs(source)] for source in sources
+    ]
+
+
+def estimate_text_bytes(source: SourceConfig) -> int:
+    """Return about how many bytes of text a source has; raises, as reading would, when it is not there."""
+    if source.kind == "tfds":
+        return sum(tables.count_tfds_bytes(path, source) for path in list_inputs(source))
+    sizes = (path.stat().st_size * _EXPANSION.get(path.suffix, 1) for path in list_inputs(source))
+    return int(sum(sizes) * KINDS[source.kind].text_share)
 
 
 def read_input(source: SourceConfig, path: Path, log: InputLog) -> Iterator[Document]:

@@ -24,6 +24,14 @@ def read_parquet(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Do
             names = file.schema_arrow.names
             if source.column not in names:
                 raise KeyError(source.column)
+            kind = file.schema_arrow.field(source.column).type
+            if pyarrow.types.is_dictionary(kind):
+                kind = kind.value_type
+            if kind not in (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()):
+                raise ValueError(
+                    f"{path}: the column {source.column!r} holds {kind}, not text; it has {', '.join(names)}: "
+                    "set the source's column"
+                )
             columns = [source.column] + ["title"] * ("title" in names and not source.rows_per_document)
             for batch in file.iter_batches(batch_size=source.rows_per_document or ROWS_PER_READ, columns=columns):
                 rows = batch.to_pylist()
@@ -32,7 +40,7 @@ def read_parquet(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Do
                     yield Document("\n".join(texts), "", f"{path}, row {number}", sentences_given=True)
                 else:
                     for offset, (row, text) in enumerate(zip(rows, texts, strict=True)):
-                        yield Document(text, row.get("title") or "", f"{path}, row {number + offset}")
+                        yield Document(text, str(row.get("title") or ""), f"{path}, row {number + offset}")
                 number += len(rows)
     except KeyError:
         raise ValueError(
@@ -56,6 +64,24 @@ def read_tfds(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Docum
         ValueError: it was prepared as TFRecord, or has no such split or text.
         FileNotFoundError: it was not prepared in TFDS_DATA_DIR.
     """
+    builder, name, split = _open_tfds(path, source)
+    rows = builder.as_data_source(split=split)
+    for number in range(len(rows)):
+        row = rows[number]
+        if source.column not in row:
+            raise ValueError(f"rows of {name} have no {source.column!r}, but {', '.join(row)}: set the source's column")
+        text, title = (_as_text(row.get(key, "")) for key in (source.column, "title"))
+        yield Document(text, title, f"tfds:{name}:{split}, row {number}")
+
+
+def count_tfds_bytes(path: Path, source: SourceConfig) -> int:
+    """Return the bytes of a dataset's rows; raises as `read_tfds` does."""
+    builder, _, split = _open_tfds(path, source)
+    return builder.info.splits[split].num_bytes
+
+
+def _open_tfds(path: Path, source: SourceConfig) -> tuple[Any, str, str]:
+    """Return the builder, name and split of a dataset that can be read."""
     import tensorflow_datasets as tfds
 
     name, split = parse_tfds_name(str(path))
@@ -74,13 +100,7 @@ def read_tfds(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Docum
             f"the TFDS dataset {name} in {builder.data_dir} is stored as {builder.info.file_format.value}, which takes "
             f"TensorFlow to read; prepare it again, into another directory, by {prepare}"
         )
-    rows = builder.as_data_source(split=split)
-    for number in range(len(rows)):
-        row = rows[number]
-        if source.column not in row:
-            raise ValueError(f"rows of {name} have no {source.column!r}, but {', '.join(row)}: set the source's column")
-        text, title = (_as_text(row.get(key, "")) for key in (source.column, "title"))
-        yield Document(text, title, f"tfds:{name}:{split}, row {number}")
+    return builder, name, split
 
 
 def _as_text(value: object) -> str:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from bert_jax.config import build
+from bert_jax.config import build, choose
 from bert_jax.corpus.records import IS_NEXT
 from bert_jax.corpus.vocabulary import SPECIAL_TOKENS, WordPiece
 from bert_jax.models.bert import BertConfig
@@ -169,6 +169,7 @@ class MaskFiller:
         """
         found = checkpoint.resolve(address)
         config = checkpoint.load_config(found)
+        choose(f"the family of {address}", config.get("family", "bert"), ["bert"])
         tokenizer = WordPiece.load(found.workdir / "tokenizer")
         # A config that left the size to the corpus says 0; xla's attention runs everywhere.
         size = config["model"]["vocab_size"] or tokenizer.vocab_size

@@ -3,7 +3,6 @@
 What is wrong with the files is said here, at the door, or with the shard and record where reading met it.
 """
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from bert_jax.corpus import records
 # Random access: no reading ahead, and a file buffer of about one record (4,096 measured no slower than any other).
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 READER_BUFFER_BYTES = 4096
-_CORRUPT = "the shard is corrupt: `verify_shards` says which are; copy them again, or prepare the corpus again"
 
 
 class InstanceSet:
@@ -68,15 +66,23 @@ class InstanceSet:
         try:
             [record] = self._readers[shard].read(number, number + 1)
         except Exception as error:  # array_record's error types differ between versions
-            raise ValueError(f"{self._name(shard, number)} cannot be read ({error}); {_CORRUPT}") from error
+            raise ValueError(f"{self._name(shard, number)} cannot be read ({error}); {self._advice()}") from error
         if len(record) != self._record_bytes:
             raise ValueError(
-                f"{self._name(shard, number)} has {len(record)} bytes, the set's have {self._record_bytes}; {_CORRUPT}"
+                f"{self._name(shard, number)} has {len(record)} bytes, the set's have {self._record_bytes}; "
+                f"{self._advice()}"
             )
         return record
 
     def _name(self, shard: int, number: int) -> str:
         return f"{self.directory / self._shards[shard].file}, record {number},"
+
+    def _advice(self) -> str:
+        command = f"python -m launch.prepare --corpus={self.directory.parents[1]} --verify"
+        return (
+            f"the shard is corrupt: `{command}` says which are; copy them again, or remove {self.directory} and "
+            "prepare the corpus again"
+        )
 
 
 def open_instances(corpus: str | os.PathLike[str], name: str, split: str) -> InstanceSet:
@@ -94,27 +100,9 @@ def open_instances(corpus: str | os.PathLike[str], name: str, split: str) -> Ins
     if manifest.num_records(split) == 0:
         raise ValueError(
             f"the split {split!r} of {directory} has no rows; prepare the corpus with more text, "
-            "or with a larger share of it for this split"
+            "or with a larger share of it for this split (validation_fraction; mode 'google' has no validation)"
         )
     return InstanceSet(directory, manifest, split)
-
-
-def verify_shards(instances: InstanceSet) -> None:
-    """Read every shard of the split and compare its sha256 with the manifest's.
-
-    Raises:
-        ValueError: names every shard that differs.
-    """
-    wrong = []
-    for shard in instances.manifest.splits[instances.split]:
-        with open(instances.directory / shard.file, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-                wrong.append(str(instances.directory / shard.file))
-    if wrong:
-        raise ValueError(
-            f"{len(wrong)} shards differ from what the manifest was written for: {', '.join(wrong)}; "
-            "copy them again, or prepare the corpus again"
-        )
 
 
 def _open_shard(path: Path, shard: records.Shard) -> array_record_module.ArrayRecordReader:

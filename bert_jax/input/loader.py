@@ -19,7 +19,7 @@ import numpy as np
 
 from bert_jax.corpus.records import NO_LABEL, Rows
 from bert_jax.input import hashing
-from bert_jax.input.instances import InstanceSet, open_instances, verify_shards
+from bert_jax.input.instances import InstanceSet, open_instances
 from bert_jax.input.masking import MaskingConfig, mask_rows
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "measure_rows_per_second",
     "open_instances",
     "train_batches",
-    "verify_shards",
 ]
 
 Batch = dict[str, np.ndarray]

@@ -33,10 +33,12 @@ class MaskedLmObjective:
     Attributes:
         config: the model.
         next_sentence: whether the model has the second task; without it neither pooler nor head exist.
+        next_sentence_weight: of the second task's loss in the sum.
     """
 
     config: BertConfig
     next_sentence: bool = True
+    next_sentence_weight: float = 1.0
 
     @property
     def model(self) -> BertForPreTraining:
@@ -76,7 +78,7 @@ class MaskedLmObjective:
         normalizers: Mapping[str, Float[Array, ""]],
         dropout_seed: UInt32[Array, ""] | None,
     ) -> tuple[Float[Array, ""], Metrics, dict[str, Array]]:
-        """Return this microbatch's share of Σ w·nll / (Σw + 1e-5) + Σ w·nsp / Σw.
+        """Return this microbatch's share of Σ w·nll / (Σw + 1e-5) + next_sentence_weight · Σ w·nsp / Σw.
 
         Args:
             params: a tree as of `init`.
@@ -109,7 +111,8 @@ class MaskedLmObjective:
             logits, labels = output.next_sentence_logits, microbatch["next_sentence_labels"]
             total, more = _weighted(logits, labels, microbatch["next_sentence_weights"], "next_sentence")
             weights = normalizers["next_sentence_weights"]
-            share = share + total / jnp.where(weights > 0, weights, 1.0)  # without labels the total is 0 too
+            mean = total / jnp.where(weights > 0, weights, 1.0)  # without labels the total is 0 too
+            share = share + self.next_sentence_weight * mean
             metrics |= more
         return share, metrics, carry
 

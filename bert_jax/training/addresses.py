@@ -20,6 +20,7 @@ from bert_jax.models.bert import BertConfig
 from bert_jax.training import checkpoint
 
 RUN = "run"
+FAMILY = "bert"  # config.family of the runs that can be read
 
 
 def split(address: str) -> tuple[str, str]:
@@ -56,8 +57,8 @@ def _load_run(place: str, beside: Beside) -> tuple[Weights, ParityReport]:
         raise ValueError(f"run:{place} has its own config and vocabulary; --vocab and the like are for hf: and google:")
     found = checkpoint.resolve(f"{RUN}:{place}")
     values = checkpoint.load_config(found)
-    if "model" not in values:
-        raise ValueError(f"{found.workdir}/config.json has no section model; is it a run of BERT?")
+    if "model" not in values or values.get("family", FAMILY) != FAMILY:
+        raise ValueError(f"{found.workdir} is a run of {values.get('family', 'something else')}; BERT's are read here")
     tokenizer = WordPiece.load(found.workdir / "tokenizer")
     size = values["model"]["vocab_size"] or tokenizer.vocab_size  # 0: the corpus'
     config = build(BertConfig, values["model"] | {"vocab_size": size}, "config.model")

@@ -8,6 +8,7 @@ less). LAMB's trust ratio is taken per layer of the stacked `layers` axis, as it
 """
 
 import dataclasses
+import math
 import re
 from typing import Any
 
@@ -25,16 +26,16 @@ STACKED = "layers"  # parameters below a module of this name have the layers on 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """What one run optimizes with; the first three and the decay become arrays (`state.Hyper`).
+    """What one run optimizes with; rate, warm-up and weight decay become arrays (`state.Hyper`).
 
     Attributes:
         name: "adamw_bert" (no bias correction), "adamw" (corrected) or "lamb".
-        peak_learning_rate: reached after warm-up if decay did not count from step 0; more than 0.
+        peak_learning_rate: reached after warm-up if decay did not count from step 0; 0 or more.
         warmup_steps: 0 or more.
         weight_decay: decoupled; not on names that match `NOT_DECAYED`.
         beta1: decay of the first moment, in [0, 1).
         beta2: decay of the second moment, in [0, 1).
-        epsilon: added to the root of the second moment.
+        epsilon: added to the root of the second moment; more than 0.
         clip_norm: largest global gradient norm; 0 = no clipping.
     """
 
@@ -51,8 +52,13 @@ class OptimizerConfig:
         """Refuse what no optimizer takes."""
         choose("config.optim.name", self.name, ("adamw_bert", "adamw", "lamb"))
         for name, lowest in (("peak_learning_rate", 0.0), ("warmup_steps", 0), ("weight_decay", 0.0), ("clip_norm", 0)):
-            if getattr(self, name) < lowest:
+            if not lowest <= getattr(self, name) < math.inf:  # nor NaN
                 raise ValueError(f"config.optim.{name} is {getattr(self, name)}; use {lowest} or more")
+        for name in ("beta1", "beta2"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"config.optim.{name} is {getattr(self, name)}; use a number in [0, 1)")
+        if not 0.0 < self.epsilon < math.inf:
+            raise ValueError(f"config.optim.epsilon is {self.epsilon}; use a number above 0, such as 1e-6")
 
 
 def warmup_linear(

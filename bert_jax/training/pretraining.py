@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from etils import epath
 from jax.sharding import Mesh
 
 from bert_jax.config import build, fingerprint, to_plain
@@ -33,9 +34,19 @@ class ObjectiveConfig:
 
     Attributes:
         next_sentence: whether the model has the sentence-pair task; the instance set must have pairs then.
+        next_sentence_weight: of its loss in the sum, more than 0; the paper adds the two, 1.
     """
 
     next_sentence: bool = True
+    next_sentence_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse a weight that trains nothing."""
+        if not self.next_sentence_weight > 0:
+            raise ValueError(
+                f"config.objective.next_sentence_weight is {self.next_sentence_weight}; use more than 0, or "
+                "config.objective.next_sentence=False to leave the task out"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +56,7 @@ class PretrainConfig:
     Attributes:
         seed: of parameters, data order, masks and dropout.
         init_from: address of a checkpoint whose parameters to start from; "" = none.
+        family: whose config it is; the launchers dispatch on it.
         model: with the corpus tokenizer's vocab_size.
         objective, data, masking, optim, train, eval, mesh: see their classes.
     """
@@ -59,6 +71,7 @@ class PretrainConfig:
     train: TrainConfig
     eval: EvalConfig
     mesh: MeshConfig
+    family: str = "bert"
 
 
 def build_config(section: Any) -> PretrainConfig:
@@ -86,7 +99,7 @@ def load_tokenizer(corpus: str) -> WordPiece:
     Raises:
         FileNotFoundError: there is none.
     """
-    directory = Path(corpus) / "tokenizer"
+    directory = epath.Path(corpus) / "tokenizer"
     if not (directory / "vocab.txt").exists():
         raise FileNotFoundError(
             f"{directory}/vocab.txt does not exist: {corpus!r} is not a prepared corpus; "
@@ -102,12 +115,17 @@ def make_job(config: PretrainConfig) -> Job:
         ValueError, FileNotFoundError: what does not fit, and what to change.
     """
     model = config.model
+    if config.optim.warmup_steps >= config.train.num_steps:
+        raise ValueError(
+            f"config.optim.warmup_steps is {config.optim.warmup_steps} of config.train.num_steps "
+            f"{config.train.num_steps}, so the learning rate would only rise; use fewer, a tenth of the steps or less"
+        )
     mesh = make_mesh(config.mesh)
     check_batch_size("config.data.batch_size", config.data.batch_size, mesh, config.train.microbatches)
     check_batch_size("config.eval.batch_size", config.eval.batch_size, mesh)
     instances = open_instances(config.data.corpus, config.data.instances, "train")
     check_instances(instances, model, config.objective.next_sentence, config.masking)
-    objective = MaskedLmObjective(model, config.objective.next_sentence)
+    objective = MaskedLmObjective(model, config.objective.next_sentence, config.objective.next_sentence_weight)
     rows = local_rows(config.data.batch_size, mesh)
     record_format = instances.manifest.record_format
     predictions = record_format.max_predictions_per_sequence or config.masking.max_predictions_per_row

@@ -2,14 +2,14 @@
 
 A curve is a JSON file: `{"name", "config", "runs", "points": [[real tokens, loss, spread], …]}`. Loss is the training
 loss, the mean over a logged window; spread is the standard deviation over the recorded runs, or, for a single run, of
-its windows around their running mean. `python -m launch.record_curve` makes one of finished runs.
+its windows around a line; in either case over some neighbouring windows. `python -m launch.record_curve` makes one
+of finished runs.
 """
 
 import dataclasses
 import json
 import math
 import os
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 
 OFF_TRACK_SPREADS = 4.0  # further away than this many spreads …
 OFF_TRACK_ROWS = 3  # … in so many logged rows, one after the other, is worth a warning
-NEIGHBOURS = 5  # windows over which a single run's spread is taken
+NEIGHBOURS = 5  # windows on each side that a spread is taken over
 LEAST_SPREAD = 0.01  # nats; a spread of two or three runs can be 0 by chance
 
 
@@ -81,36 +81,32 @@ class RecordedRun:
     losses: tuple[float, ...]
 
 
-def read_run(workdir: str | os.PathLike[str]) -> RecordedRun:
-    """Read the training rows of a run's metrics.jsonl.
+def recorded_run(workdir: str, rows: Sequence[dict[str, Any]]) -> RecordedRun:
+    """Return the training rows among those of a run's metrics.jsonl.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it has no training rows.
+        ValueError: there are none.
     """
-    path = Path(workdir) / "metrics.jsonl"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; give the --workdir of a finished run")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
     points = [(row["train/tokens"], row["train/loss"]) for row in rows if "train/loss" in row]
     if not points:
-        raise ValueError(f"{path} has no training rows; log during the run (config.train.log_every_steps)")
+        raise ValueError(f"{workdir} has no training rows in a metrics.jsonl; give the --workdir of a finished run")
     tokens, losses = zip(*points, strict=True)
-    return RecordedRun(str(workdir), tokens, losses)
+    return RecordedRun(workdir, tokens, losses)
 
 
 def record(name: str, config: str, runs: Sequence[RecordedRun]) -> dict[str, Any]:
     """Return the content of a curve file for runs of one config; the first run's rows give the tokens."""
     first, *others = runs
     last = min(run.tokens[-1] for run in runs)
+    tokens = [count for count in first.tokens if count <= last]
+    # [runs, windows]
+    losses = np.array([first.losses[: len(tokens)], *(np.interp(tokens, run.tokens, run.losses) for run in others)])
     points = []
-    for index, tokens in enumerate(first.tokens):
-        if tokens > last:
-            break
-        at_tokens = [first.losses[index], *(float(np.interp(tokens, run.tokens, run.losses)) for run in others)]
-        near = first.losses[max(0, index - NEIGHBOURS) : index + NEIGHBOURS + 1]
-        spread = statistics.stdev(at_tokens) if others else _residual_spread(near)
-        points.append([round(tokens, 1), round(statistics.fmean(at_tokens), 4), round(spread, 4)])
+    for index, count in enumerate(tokens):
+        near = losses[:, max(0, index - NEIGHBOURS) : index + NEIGHBOURS + 1]
+        # Two or three runs may meet by chance: what counts is how far they are apart around here.
+        spread = math.sqrt(float(np.mean(np.var(near, axis=0, ddof=1)))) if others else _residual_spread(near[0])
+        points.append([round(count, 1), round(float(np.mean(losses[:, index])), 4), round(spread, 4)])
     return {"name": name, "config": config, "runs": len(runs), "points": points}
 
 
@@ -122,7 +118,7 @@ def format_tokens(tokens: float) -> str:
     return f"{tokens:.0f}"
 
 
-def _residual_spread(losses: Sequence[float]) -> float:
+def _residual_spread(losses: Any) -> float:
     """Return the standard deviation around a straight line, so that falling is not counted as noise."""
     if len(losses) < 3:
         return 0.0

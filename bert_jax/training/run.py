@@ -176,11 +176,10 @@ def _train(job: Job, state: TrainState, step: TrainStep, session: Session) -> in
         session.interrupted = preemption.requested
         placed: Iterator[Batch] = (place_batch(batch, job.mesh) for batch in host_batches)
         try:
-            _, complete = train(state, step, placed, hyper, job.train, session)
+            state, complete = train(state, step, placed, hyper, job.train, session)
         finally:
             session.reporter.close()
     if not complete:
-        saved = session.checkpoints.latest_step() is not None
         end = "stopped and saved; the same command resumes the run"
-        session.reporter.say(end if saved else "stopped before the first step, with nothing to save")
+        session.reporter.say(end if int(state.step) else "stopped before the first step, with nothing to save")
     return 0 if complete else EXIT_CODE

@@ -6,7 +6,7 @@ import pytest
 
 from bert_jax.corpus import documents
 from bert_jax.corpus.documents import CorruptInputError, InputLog, SourceConfig
-from bert_jax.corpus.sources import list_inputs, read_input
+from bert_jax.corpus.sources import estimate_text_bytes, list_inputs, read_input
 
 WIKI = """<doc id="1" url="u" title="One">
 One
@@ -55,6 +55,14 @@ def test_text_without_blank_lines_names_the_kind_for_it(tmp_path, monkeypatch):
         read("sentences", path)
     found, _ = read("lines", path, rows_per_document=1)
     assert [document.text for document in found] == ["a long line", "another"]
+
+
+def test_a_book_too_large_for_a_document_names_the_kinds_for_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 10)
+    path = tmp_path / "a.txt"
+    path.write_text("a long line\nanother\n")
+    with pytest.raises(ValueError, match=r"kind=sentences.* or kind=lines"):
+        read("books", path)
 
 
 def test_bytes_that_are_not_utf8_are_named_or_skipped(tmp_path):
@@ -130,6 +138,13 @@ def test_wikiextractor_reports_broken_documents(tmp_path, text, reason):
     found, log = read("wikiextractor", path, "skip")
     assert log.num_corrupt == 1
     assert found
+
+
+def test_the_text_of_a_source_is_estimated_from_its_files(tmp_path):
+    for name in ("a.xml", "b.xml.bz2"):
+        (tmp_path / name).write_bytes(bytes(1000))
+    assert estimate_text_bytes(SourceConfig("mediawiki", str(tmp_path))) == 2500
+    assert estimate_text_bytes(SourceConfig("sentences", f"{tmp_path}/a.xml")) == 1000
 
 
 def test_inputs_are_files_directories_and_globs_in_order(tmp_path):

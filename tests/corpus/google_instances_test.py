@@ -1,9 +1,7 @@
 """create_pretraining_data.py, bit for bit: its published sample, and a text of our own under a golden hash."""
 
-import hashlib
 import json
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,33 +9,11 @@ import pytest
 from bert_jax.corpus.instances import InstanceConfig
 from bert_jax.corpus.pairs import build_rows
 from bert_jax.corpus.vocabulary import WordPiece
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+from tests.corpus.golden import digest
 
 
 def google_config(**changes):
     return InstanceConfig("google", **{"mode": "google", "duplicates": 5, **changes})
-
-
-def as_json(rows):
-    """The rows as the golden files write them, without padding."""
-    found = []
-    for row in range(len(rows.input_ids)):
-        size, masked = int(rows.sequence_ids[row].sum()), int(rows.num_masked[row])
-        found.append(
-            {
-                "ids": rows.input_ids[row, :size].tolist(),
-                "seg": rows.segment_ids[row, :size].tolist(),
-                "pos": rows.masked_lm_positions[row, :masked].tolist(),
-                "lab": rows.masked_lm_ids[row, :masked].tolist(),
-                "nsp": int(rows.next_sentence_labels[row, 0]),
-            }
-        )
-    return found
-
-
-def digest(rows):
-    return hashlib.sha256(json.dumps(as_json(rows), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def own_text(seed=0):
@@ -117,10 +93,10 @@ def test_a_text_without_documents_gives_no_rows():
 
 @pytest.mark.shared
 @pytest.mark.parametrize(("key", "whole_word"), [("token", False), ("wwm", True)])
-def test_the_published_sample_has_the_originals_instances(key, whole_word):
-    golden = json.loads((SHARED / "fixtures" / "golden_pretrain_sample.json").read_text())[key]
-    wordpiece = WordPiece.from_vocab_file(SHARED / "vocab" / "bert-base-uncased-vocab.txt")
-    text = (SHARED / "fixtures" / "bert_sample_text.txt").read_text(encoding="utf-8")
+def test_the_published_sample_has_the_originals_instances(key, whole_word, shared_data):
+    golden = json.loads((shared_data / "fixtures" / "golden_pretrain_sample.json").read_text())[key]
+    wordpiece = WordPiece.from_vocab_file(shared_data / "vocab" / "bert-base-uncased-vocab.txt")
+    text = (shared_data / "fixtures" / "bert_sample_text.txt").read_text(encoding="utf-8")
     documents = wordpiece.encode_documents([document.split("\n") for document in text.split("\n\n")])
     rows = build_rows(
         documents, google_config(whole_word=whole_word), wordpiece.special_ids, wordpiece.vocab_size, 12345

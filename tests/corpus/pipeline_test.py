@@ -2,6 +2,7 @@ import dataclasses
 import gzip
 import json
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,6 @@ from bert_jax.corpus.pipeline import CorpusConfig, TokenizerConfig, prepare
 from bert_jax.corpus.records import read_manifest
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-FIXTURES = Path(__file__).parents[2].parent / "shared" / "data"
 
 
 def write_inputs(directory, num_files=3, documents_a_file=12):
@@ -179,6 +179,81 @@ def test_the_number_of_buckets_goes_by_the_size_of_the_inputs(inputs, tmp_path, 
     prepared = prepare(make_config(inputs, num_buckets=0), tmp_path, num_processes=1)
     assert prepared.continued
     assert len(prepared.instances[0].splits["train"]) == 8
+
+
+def test_buckets_that_would_not_fit_into_memory_are_refused(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "MAX_BUCKET_BYTES", 1000)
+    with pytest.raises(ValueError, match=r"num_buckets is 3, .* set it to 5 or more, or to 0"):
+        prepare(make_config(inputs), tmp_path / "corpus", num_processes=1)
+    assert not (tmp_path / "corpus").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"sources": (SourceConfig("sentences", "/nowhere"),)}, "'/nowhere' .* matches no file"),
+        ({"sources": (SourceConfig("tfds", "nothing", data_dir="/nowhere"),)}, "no dataset nothing"),
+        ({"tokenizer": TokenizerConfig("/nowhere/vocab.txt")}, "/nowhere/vocab.txt does not exist"),
+    ],
+)
+def test_what_is_missing_is_said_before_anything_is_written(inputs, tmp_path, overrides, message):
+    with pytest.raises(FileNotFoundError, match=message):
+        prepare(make_config(inputs, **overrides), tmp_path / "corpus", num_processes=1)
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_a_directory_of_something_else_is_refused_and_left_alone(inputs, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"data": {"corpus": "data/x"}, "seed": 0}))
+    with pytest.raises(ValueError, match=r"config.json is no corpus' config.*--corpus"):
+        prepare(make_config(inputs), tmp_path, num_processes=1)
+    assert files(tmp_path) == ["config.json"]
+
+
+def test_only_our_own_temporaries_are_removed(inputs, tmp_path):
+    others = ["mine.tmp", "documents/notes.tmp", "photos/a.1.tmp", "instances/b.2.tmp"]
+    ours = ["config.7.tmp", "documents/train-00000-of-00003.7.tmp", "instances/nsp-16/manifest.7.tmp"]
+    for name in others + ours:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    prepare(make_config(inputs), tmp_path, num_processes=1)
+    assert sorted(name for name in files(tmp_path) if name.endswith(".tmp")) == sorted(others)
+
+
+def test_everything_may_be_corrected_before_anything_was_read(tmp_path):
+    inputs = write_inputs(tmp_path / "inputs")
+    (inputs / "0.txt").write_bytes(b"\xff")
+    with pytest.raises(CorruptInputError):
+        prepare(make_config(inputs, num_buckets=0), tmp_path / "corpus", num_processes=1)
+    sources = (SourceConfig("sentences", f"{inputs}/[12].txt"),)
+    prepared = prepare(make_config(inputs, sources=sources, seed=3), tmp_path / "corpus", num_processes=1)
+    assert prepared.manifest["documents"]["sources"][0]["documents"] == 24
+    assert not prepared.continued
+    assert prepared.instances[0].seed == 3
+
+
+def test_the_vocabulary_may_be_corrected_before_there_is_one(inputs, tmp_path):
+    with pytest.raises(ValueError, match=r"ask for at most 1\d\d"):
+        prepare(make_config(inputs, tokenizer=TokenizerConfig(vocab_size=5000)), tmp_path, num_processes=1)
+    with pytest.raises(ValueError, match=r"config:\n  seed: 0 there, 1 now\nuse"):
+        prepare(make_config(inputs, tokenizer=TokenizerConfig(vocab_size=160), seed=1), tmp_path, num_processes=1)
+    prepare(make_config(inputs, tokenizer=TokenizerConfig(vocab_size=160)), tmp_path, num_processes=1)
+    shutil.rmtree(tmp_path / "documents")  # which needs no other vocabulary
+    with pytest.raises(ValueError, match=r"tokenizer.vocab_size: 160 there, 150 now"):
+        prepare(make_config(inputs, tokenizer=TokenizerConfig(vocab_size=150)), tmp_path, num_processes=1)
+
+
+def test_a_config_key_that_came_later_has_its_default(inputs, tmp_path):
+    prepare(make_config(inputs), tmp_path, num_processes=1)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    del stored["seed"], stored["sources"][0]["data_dir"], stored["instances"][0]["whole_word"]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    sets = (
+        InstanceConfig("nsp-16", sequence_length=16, short_sequence_probability=0.1),  # what None meant there
+        InstanceConfig("none-32", "none", 32),
+    )
+    assert prepare(make_config(inputs, instances=sets), tmp_path, num_processes=1).continued
+    with pytest.raises(ValueError, match="seed: 0 there, 1 now"):
+        prepare(make_config(inputs, seed=1), tmp_path, num_processes=1)
 
 
 def test_two_runs_in_one_directory_are_refused(inputs, tmp_path):

@@ -158,3 +158,15 @@ def test_another_json_file_is_not_taken_for_a_manifest(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps({"documents": 3}))
     with pytest.raises(ValueError, match="schema version None"):
         records.read_manifest(tmp_path)
+
+
+def test_a_manifest_of_another_kind_is_refused_and_one_without_is_of_this(tmp_path):
+    records.write_manifest(tmp_path, make_manifest())
+    path = tmp_path / "manifest.json"
+    values = json.loads(path.read_text())
+    assert values.pop("kind") == "bert"
+    path.write_text(json.dumps(values))
+    assert records.read_manifest(tmp_path) == make_manifest()
+    path.write_text(json.dumps(values | {"kind": "words"}))
+    with pytest.raises(ValueError, match="kind 'words'; 'bert' is read here"):
+        records.read_manifest(tmp_path)

@@ -1,19 +1,12 @@
 """Every kind of source on a real sample: counts that are known, and text that looks like text."""
 
-from pathlib import Path
-
 import pytest
 
 from bert_jax.corpus.documents import InputLog, SourceConfig
 from bert_jax.corpus.sentences import document_sentences
 from bert_jax.corpus.sources import extract, list_inputs, read_input
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
-
-pytestmark = [
-    pytest.mark.shared,
-    pytest.mark.skipif(not SHARED.exists(), reason="needs the shared data"),
-]
+pytestmark = pytest.mark.shared
 
 
 def sentences_of(source, on_error="stop"):
@@ -38,8 +31,8 @@ def sentences_of(source, on_error="stop"):
         ("wikiextractor", "zh/zhwiki2023", None, (1, 3)),
     ],
 )
-def test_samples_become_sentences(kind, path, num_documents, words_a_sentence):
-    documents, _ = sentences_of(SourceConfig(kind, str(SHARED / path)))
+def test_samples_become_sentences(kind, path, num_documents, words_a_sentence, shared_data):
+    documents, _ = sentences_of(SourceConfig(kind, str(shared_data / path)))
     assert num_documents is None or len(documents) == num_documents
     sentences = [sentence for document in documents for sentence in document]
     words = sum(len(sentence.split()) for sentence in sentences)
@@ -49,6 +42,8 @@ def test_samples_become_sentences(kind, path, num_documents, words_a_sentence):
         assert leftover not in text
 
 
-def test_a_truncated_dump_is_skipped_and_counted():
-    documents, log = sentences_of(SourceConfig("mediawiki", str(SHARED / "wiki_xml" / "viwiki-sample.xml")), "skip")
+def test_a_truncated_dump_is_skipped_and_counted(shared_data):
+    documents, log = sentences_of(
+        SourceConfig("mediawiki", str(shared_data / "wiki_xml" / "viwiki-sample.xml")), "skip"
+    )
     assert (len(documents), log.num_corrupt) == (6, 1)

@@ -1,8 +1,8 @@
 """Records on the disk against what was built; the pipeline's own tests cover stopping and continuing."""
 
+import dataclasses
 import hashlib
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +12,9 @@ from bert_jax.corpus.documents import SourceConfig
 from bert_jax.corpus.instances import InstanceConfig
 from bert_jax.corpus.pipeline import CorpusConfig, TokenizerConfig, prepare
 from bert_jax.corpus.records import RecordFormat, Rows, decode_rows, encode_rows, read_manifest
-from bert_jax.corpus.shards import count_maskable, count_rows, fold_seed, write_shard
+from bert_jax.corpus.shards import count_maskable, count_rows, fold_seed, verify_shards, write_shard
+from tests.corpus.golden import digest
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 SPECIAL_IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
 
 
@@ -53,6 +53,33 @@ def test_rows_are_counted():
     assert counts.tolist() == [0, 0, 0, 0, 0, 0, 0, 3, 1]
 
 
+def test_tokens_are_counted_as_they_were_before_they_were_masked():
+    rows = two_rows()
+    input_ids = rows.input_ids.copy()
+    input_ids[[0, 1, 1], [4, 1, 2]] = [4, 4, 6]
+    masked = dataclasses.replace(
+        rows,
+        input_ids=input_ids,
+        masked_lm_positions=np.array([[4, 0], [1, 2]], np.int32),
+        masked_lm_ids=np.array([[8, 0], [7, 7]], np.int32),
+        num_masked=np.array([1, 2], np.int32),
+    )
+    counts = count_maskable(masked, SPECIAL_IDS, 9)
+    assert counts.tolist() == count_maskable(rows, SPECIAL_IDS, 9).tolist()
+    assert masked.input_ids[0, 4] == 4  # the rows are left alone
+
+
+def test_verifying_finds_the_shards_that_changed(tiny_instances):
+    directory = tiny_instances / "instances" / "nsp-32"
+    assert verify_shards(tiny_instances) == (4, [])
+    changed, missing = (directory / f"train-0000{number}-of-00003.array_record" for number in (0, 2))
+    changed.write_bytes(changed.read_bytes()[:100] + b"?" + changed.read_bytes()[101:])
+    missing.unlink()
+    assert verify_shards(tiny_instances) == (4, [changed, missing])
+    with pytest.raises(FileNotFoundError, match="no corpus that was prepared to its end"):
+        verify_shards(tiny_instances / "instances")
+
+
 def test_seeds_of_parts_differ_and_stay():
     seeds = {fold_seed(seed, name, bucket) for seed in (0, 1) for name in ("a", "b") for bucket in range(5)}
     assert len(seeds) == 20
@@ -61,15 +88,14 @@ def test_seeds_of_parts_differ_and_stay():
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not SHARED.exists(), reason="needs the shared data")
 @pytest.mark.parametrize(("whole_word", "key"), [(False, "token"), (True, "wwm")])
-def test_mode_google_is_the_originals_bit_for_bit(tmp_path, whole_word, key):
-    golden = json.loads((SHARED / "fixtures" / "golden_pretrain_sample.json").read_text())[key]
+def test_mode_google_is_the_originals_bit_for_bit(tmp_path, whole_word, key, shared_data):
+    golden = json.loads((shared_data / "fixtures" / "golden_pretrain_sample.json").read_text())[key]
     instance = InstanceConfig("google-128", mode="google", duplicates=5, whole_word=whole_word)
     config = CorpusConfig(
-        sources=(SourceConfig("sentences", str(SHARED / "fixtures" / "bert_sample_text.txt")),),
+        sources=(SourceConfig("sentences", str(shared_data / "fixtures" / "bert_sample_text.txt")),),
         instances=(instance,),
-        tokenizer=TokenizerConfig(str(SHARED / "vocab" / "bert-base-uncased-vocab.txt")),
+        tokenizer=TokenizerConfig(str(shared_data / "vocab" / "bert-base-uncased-vocab.txt")),
         num_buckets=1,
         validation_fraction=0.0,
         seed=12345,
@@ -79,20 +105,4 @@ def test_mode_google_is_the_originals_bit_for_bit(tmp_path, whole_word, key):
     assert manifest.masking == "static"
     (shard,) = manifest.splits["train"]
     rows = read_shard(tmp_path / "instances" / "google-128" / shard.file, manifest.record_format)
-    assert rows.num_masked is not None
-    assert rows.masked_lm_positions is not None
-    assert rows.masked_lm_ids is not None
-    found = []
-    for row in range(shard.num_records):
-        size, masked = int(rows.sequence_ids[row].sum()), int(rows.num_masked[row])
-        found.append(
-            {
-                "ids": rows.input_ids[row, :size].tolist(),
-                "seg": rows.segment_ids[row, :size].tolist(),
-                "pos": rows.masked_lm_positions[row, :masked].tolist(),
-                "lab": rows.masked_lm_ids[row, :masked].tolist(),
-                "nsp": int(rows.next_sentence_labels[row, 0]),
-            }
-        )
-    text = json.dumps(found, sort_keys=True, separators=(",", ":"))
-    assert hashlib.sha256(text.encode()).hexdigest() == golden["sha256"]
+    assert digest(rows) == golden["sha256"]

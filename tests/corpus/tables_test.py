@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 
 from bert_jax.corpus.documents import CorruptInputError, InputLog, SourceConfig
-from bert_jax.corpus.tables import parse_tfds_name, read_parquet, read_tfds
+from bert_jax.corpus.tables import count_tfds_bytes, parse_tfds_name, read_parquet, read_tfds
 
 
 def parquet(path, **columns):
@@ -33,6 +33,17 @@ def test_a_missing_column_is_named(tmp_path):
     path = parquet(tmp_path / "a.parquet", body=["a"])
     with pytest.raises(ValueError, match="no column 'text'; it has body"):
         list(read_parquet(path, SourceConfig("parquet"), InputLog()))
+
+
+def test_a_column_that_is_no_text_is_named(tmp_path):
+    path = parquet(tmp_path / "a.parquet", text=[1, 2], body=["a", "b"])
+    with pytest.raises(ValueError, match=rf"{path}: the column 'text' holds int64, not text; it has text, body"):
+        list(read_parquet(path, SourceConfig("parquet"), InputLog()))
+    words = pyarrow.array(["a", "b"]).dictionary_encode()
+    for texts in (words, pyarrow.array(["a", "b"], pyarrow.large_string())):
+        path = parquet(tmp_path / "b.parquet", text=texts, title=[3, 4])
+        found = list(read_parquet(path, SourceConfig("parquet"), InputLog()))
+        assert [(document.text, document.title) for document in found] == [("a", "3"), ("b", "4")]
 
 
 def test_a_damaged_parquet_file_is_named(tmp_path):
@@ -82,6 +93,7 @@ def test_tfds_is_read_without_tensorflow(tiny_dataset, tmp_path):
     found = read("tfds:tiny_text", tmp_path)
     assert [(document.text, document.title) for document in found] == [(f"Text {k} é.", "T") for k in range(3)]
     assert found[0].origin == "tfds:tiny_text:train, row 0"
+    assert count_tfds_bytes(Path("tiny_text"), SourceConfig("tfds", data_dir=str(tmp_path))) == 99
     assert "tensorflow" not in sys.modules
     with pytest.raises(ValueError, match="no split 'test'; it has train"):
         read("tiny_text:test", tmp_path)

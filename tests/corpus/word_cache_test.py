@@ -5,32 +5,7 @@ import random
 import pytest
 
 from bert_jax.corpus import vocabulary, word_cache
-from bert_jax.corpus.vocabulary import WordPiece, WordPieceSettings
-
-SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-PIECES = [
-    "un",
-    "##aff",
-    "##able",
-    "the",
-    "house",
-    "##s",
-    ",",
-    "'",
-    "[",
-    "]",
-    "mask",
-    "a",
-    "##a",
-    "σ",
-    "##ς",
-    "中",
-    "文",
-]
-
-
-def make(pieces=PIECES, **settings):
-    return WordPiece(SPECIALS + list(pieces), WordPieceSettings(**settings))
+from tests.corpus.golden import make_wordpiece
 
 
 def random_texts(count, seed):
@@ -78,7 +53,7 @@ def plain_ids(wordpiece, text):
 def test_the_cache_does_not_change_a_single_id(monkeypatch, long_chunk, settings):
     """Neither as arrays of bytes nor as lists of words, neither when words are new nor when they are known."""
     texts = random_texts(80, seed=1)
-    wordpiece = make(**settings)
+    wordpiece = make_wordpiece(**settings)
     expected = [plain_ids(wordpiece, text) for text in texts]
     monkeypatch.setattr(vocabulary, "_LONG_CHUNK", long_chunk)
     monkeypatch.setattr(vocabulary, "_CHUNK_CHARACTERS", 400)
@@ -92,7 +67,7 @@ def test_words_that_share_a_slot_are_told_apart(monkeypatch):
     monkeypatch.setattr(word_cache, "_SLOT_BITS", 8)
     monkeypatch.setattr(vocabulary, "_LONG_CHUNK", 1)
     words = [f"samestart{number:x}"[begin:] for number in range(60) for begin in (0, 1, 9)]  # in 256 slots
-    wordpiece = make([*words, "the"])
+    wordpiece = make_wordpiece([*words, "the"])
     for _ in range(2):
         assert wordpiece.tokens(wordpiece.encode(" ".join(3 * words))) == 3 * words
 
@@ -102,7 +77,7 @@ def test_the_cache_is_bounded(monkeypatch, long_chunk):
     monkeypatch.setattr(vocabulary, "_LONG_CHUNK", long_chunk)
     monkeypatch.setattr(vocabulary, "_CHUNK_CHARACTERS", 50)
     monkeypatch.setattr(word_cache, "_MAX_WORDS", 10)
-    wordpiece = make()
+    wordpiece = make_wordpiece()
     wordpiece.encode_many([f"the{number}" for number in range(500)])
     assert len(wordpiece._cache) < 60
     monkeypatch.setattr(word_cache, "_MAX_CHARACTERS", 100)

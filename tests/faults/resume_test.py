@@ -11,9 +11,8 @@ import pytest
 
 from bert_jax.training.checkpoint import committed_steps
 from bert_jax.training.preemption import EXIT_CODE
-from tests.conftest import write_instances, write_tokenizer
 from tests.faults.runs import NUM_STEPS, finish, free_address, saved, start, wait_for_checkpoint
-from tests.training.runs import rows
+from tests.training.runs import make_corpus, rows
 from tests.training.tiny import assert_trees_equal, largest_difference
 
 pytestmark = pytest.mark.entry
@@ -21,10 +20,7 @@ pytestmark = pytest.mark.entry
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    corpus = tmp_path_factory.mktemp("corpus")
-    write_tokenizer(corpus)
-    write_instances(corpus, "nsp-32")
-    return corpus
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")

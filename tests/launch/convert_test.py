@@ -36,7 +36,7 @@ def test_a_directory_of_hugging_faces_becomes_a_run(tmp_path):
     ]  # fmt: skip
     again = convert(f"--from=hf:{directory}", f"--to=run:{tmp_path / 'run'}")
     assert again.returncode == 1
-    assert again.stderr.startswith("error: ")
+    assert again.stderr.startswith("convert: ")
     assert "is not empty" in again.stderr
 
 

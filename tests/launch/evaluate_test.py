@@ -50,4 +50,4 @@ def test_the_launcher_prints_one_json_object(workdir):
     assert json.loads(done.stdout)["rows"] == 5
     wrong = subprocess.run([*command[:3], "--checkpoint=hf:x"], cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert wrong.returncode == 1
-    assert wrong.stderr.startswith("error: 'hf:x' is not the address of a run")
+    assert wrong.stderr.startswith("evaluate: 'hf:x' is not the address of a run")

@@ -82,7 +82,7 @@ def test_flags_are_answered_for_people(workdir):
     ("arguments", "stdin", "message"),
     [
         (["--checkpoint=run:/no/such"], "", "has no checkpoint; is it the --workdir of a run?"),
-        (["--checkpoint=run:WORKDIR"], "the [MASK]\nthe cat\n", "error: line 2: 'the cat' has no [MASK]"),
+        (["--checkpoint=run:WORKDIR"], "the [MASK]\nthe cat\n", "fill_mask: line 2: 'the cat' has no [MASK]"),
     ],
 )
 def test_errors_are_one_line_and_a_status(workdir, arguments, stdin, message):

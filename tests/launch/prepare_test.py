@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -8,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from bert_jax.config import build
-from bert_jax.corpus.pipeline import CorpusConfig
+from bert_jax.corpus.documents import SourceConfig
+from bert_jax.corpus.instances import InstanceConfig
+from bert_jax.corpus.pipeline import CorpusConfig, TokenizerConfig
 from bert_jax.corpus.records import read_manifest
 from configs.corpus import get_config
 
@@ -45,13 +49,21 @@ def test_every_named_config_is_a_corpus(arg):
     values = get_config(arg).to_dict()
     assert values.pop("name") in (arg or "name=python_docs")
     build(CorpusConfig, values)
+    # Every setting stands in the config file, so that a flag can change it.
+    for section, cls in (
+        (values, CorpusConfig),
+        (values["tokenizer"], TokenizerConfig),
+        *((source, SourceConfig) for source in values["sources"]),
+        *((instance, InstanceConfig) for instance in values["instances"]),
+    ):
+        assert section.keys() == {field.name for field in dataclasses.fields(cls)}
 
 
 def test_set_names_say_what_is_built():
     sets = get_config("name=text,sets=nsp-128+none-512-packed,duplicates=3").to_dict()["instances"]
-    assert [tuple(values.values()) for values in sets] == [
-        ("nsp-128", "nsp", 128, False, 3),
-        ("none-512-packed", "none", 512, True, 3),
+    assert [build(InstanceConfig, values) for values in sets] == [
+        InstanceConfig("nsp-128", "nsp", 128, 0.1, duplicates=3),
+        InstanceConfig("none-512-packed", "none", 512, 0.0, packed=True, duplicates=3),
     ]
     with pytest.raises(ValueError, match="'nsp128' is not PAIRS-LENGTH"):
         get_config("name=text,sets=nsp128")
@@ -65,9 +77,9 @@ def test_unknown_names_are_refused():
 @pytest.mark.entry
 def test_text_becomes_a_corpus_and_sections_can_be_overridden(text, tmp_path):
     config = f"--config=configs/corpus.py:name=text,path={text},vocab_size=160,sets=nsp-16,buckets=2"
-    done = run(
-        config, "--config.seed=7", "--config.sources[0].name=mine", f"--corpus={tmp_path}/c", "--num_processes=1"
-    )
+    overrides = ["seed=7", "sources[0].name=mine", "instances[0].short_sequence_probability=0.3"]
+    overrides += ["tokenizer.do_lower_case=true"]
+    done = run(config, *(f"--config.{value}" for value in overrides), f"--corpus={tmp_path}/c", "--num_processes=1")
     assert done.returncode == 0, done.stderr
     assert "mine" in done.stdout
     assert "160 pieces" in done.stdout
@@ -75,6 +87,9 @@ def test_text_becomes_a_corpus_and_sections_can_be_overridden(text, tmp_path):
     manifest = read_manifest(tmp_path / "c" / "instances" / "nsp-16")
     assert manifest.seed == 7
     assert manifest.num_records("train") > 0
+    assert json.loads((tmp_path / "c" / "config.json").read_text())["instances"][0]["short_sequence_probability"] == 0.3
+    verified = run(f"--corpus={tmp_path}/c", "--verify")
+    assert f"all 6 shards of {tmp_path}/c are what was written" in verified.stdout
     refused = run(config, f"--corpus={tmp_path}/c", "--num_processes=1")
     assert refused.returncode == 1
     assert "seed: 7 there, 0 now" in refused.stderr

@@ -1,22 +1,22 @@
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from bert_jax.training.checkpoint import committed_steps
 from bert_jax.training.metrics import NonFiniteError
 from tests.conftest import write_instances, write_tokenizer
-from tests.training.runs import pretrain, rows
+from tests.faults.runs import ROOT
+from tests.training.runs import make_corpus, pretrain, rows
 
 pytestmark = pytest.mark.entry
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    corpus = tmp_path_factory.mktemp("corpus")
-    write_tokenizer(corpus)
-    write_instances(corpus, "nsp-32")
-    return corpus
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_a_refused_start_leaves_the_run_as_it_was(workdir, tmp_path, seed, overr
 
 
 def test_phase_2_begins_with_the_parameters_of_phase_1(corpus, workdir, tmp_path, capsys):
-    overrides = {"init_from": f"run:{workdir}@10", "train.num_steps": 1}
+    overrides = {"init_from": f"run:{workdir}@10", "train.num_steps": 1, "optim.warmup_steps": 0}
     assert pretrain(corpus, tmp_path / "phase-2", **overrides) == 0
     assert f"starting from the parameters of run:{workdir}@10" in capsys.readouterr().err
     assert committed_steps(tmp_path / "phase-2") == [1]
@@ -99,3 +99,12 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_what_was_saved(corpus, tmp_pa
     with pytest.raises(NonFiniteError, match=r"(step|state after step) \d+"):
         pretrain(corpus, tmp_path / "run", **overrides)
     assert committed_steps(tmp_path / "run") == []
+
+
+def test_a_mistyped_config_key_is_one_line_with_the_right_one():
+    command = [sys.executable, "-m", "launch.pretrain", "--config=configs/bert.py", "--config.train.num_step=3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        'pretrain: --config has no key \'num_step\' Did you mean "num_steps" instead of "num_step"?'
+    ]

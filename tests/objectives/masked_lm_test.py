@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,6 +67,15 @@ def test_loss_matches_numpy_on_the_models_logits(params, unpacked):
     for task, count, (total, hits) in (("masked_lm", 20, masked_lm), ("next_sentence", 8, next_sentence)):
         np.testing.assert_allclose(metrics[f"{task}_loss"], (total, count), rtol=1e-5)
         np.testing.assert_allclose(metrics[f"{task}_accuracy"], (hits, count), rtol=1e-6)
+
+
+def test_the_second_tasks_loss_is_weighted(params, unpacked):
+    batch = tiny_batch(LENGTHS)
+    objective = dataclasses.replace(OBJECTIVE, next_sentence_weight=0.25)
+    loss, metrics, _ = objective.loss(params, {}, batch, objective.normalizers(batch), None)
+    second = float(np.divide(*metrics["next_sentence_loss"]))
+    np.testing.assert_allclose(loss, unpacked[0] - 0.75 * second, rtol=1e-6)
+    np.testing.assert_allclose(second, np.divide(*unpacked[1]["next_sentence_loss"]), rtol=1e-6)
 
 
 def test_shares_of_microbatches_add_up_with_uneven_mask_counts(params, unpacked):

@@ -80,8 +80,8 @@ def test_pretraining_goes_on_from_a_converted_checkpoint(scheme, weights, direct
         address = f"run:{tmp_path / 'converted'}"
         write_run(weights, tmp_path / "converted", {})
     # At rate 0 the parameters that it ends with are those that it began with.
-    overrides = {"optim.peak_learning_rate": 0.0, "train.num_steps": 1, "init_from": address}
-    assert pretrain(tiny_instances, tmp_path / "run", **overrides) == 0
+    overrides = {"optim.peak_learning_rate": 0.0, "optim.warmup_steps": 0, "train.num_steps": 1}
+    assert pretrain(tiny_instances, tmp_path / "run", init_from=address, **overrides) == 0
     assert_equal(addresses.load(f"run:{tmp_path / 'run'}")[0].params, weights.params)
 
 

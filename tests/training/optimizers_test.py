@@ -135,6 +135,16 @@ def test_an_unknown_optimizer_names_the_known_ones():
         OptimizerConfig(name="adam")
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [{"beta1": 1.0}, {"beta2": -0.1}, {"epsilon": 0.0}, {"peak_learning_rate": float("nan")}, {"clip_norm": -1.0}],
+)
+def test_numbers_that_cannot_be_trained_with_are_refused(setting):
+    [name] = setting
+    with pytest.raises(ValueError, match=rf"config\.optim\.{name} is"):
+        OptimizerConfig(**setting)
+
+
 def is_decayed(params):
     return jax.tree_util.tree_map_with_path(
         lambda path, _: not any(word in jax.tree_util.keystr(path) for word in ("layer_norm", "bias")), params

@@ -6,6 +6,7 @@ import pytest
 from bert_jax.models.bert import BertConfig
 from bert_jax.training.evaluation import EvalConfig
 from bert_jax.training.pretraining import PretrainConfig, build_config, evaluate_checkpoint, make_job
+from bert_jax.training.reference_curve import ReferenceCurve
 from configs import bert
 from tests.training.runs import tiny_config
 
@@ -37,6 +38,7 @@ def test_a_fitting_config_makes_a_job(config):
         ({"masking.masked_fraction": 0.9}, ValueError, "29 predictions a row, more than max_predictions_per_row 20"),
         ({"data.batch_size": 7, "train.microbatches": 2}, ValueError, "use a multiple of 2"),
         ({"mesh.tensor": 3}, ValueError, "does not fit"),
+        ({"optim.warmup_steps": 20}, ValueError, "warmup_steps is 20 of .* would only rise"),
         ({"optim.name": "sgd"}, ValueError, "accepted: adamw_bert"),
         ({"model.hidden": 3}, ValueError, "hidden is unknown; accepted: hidden_size"),
     ],
@@ -68,6 +70,7 @@ def test_evaluating_what_is_not_there_says_so(tmp_path):
     "arg",
     [
         "", "size=demo", "size=large,phase=2", "recipe=fast", "optimizer=lamb", "preset=one_gpu,size=large",
+        "preset=one_gpu,optimizer=lamb",
         "preset=laptop,size=mini,vocab=uncased", "preset=smoke,size=3-768-12",
     ],
 )  # fmt: skip
@@ -75,7 +78,15 @@ def test_every_published_config_has_values_that_the_dataclasses_take(arg, tiny_i
     config: Any = bert.get_config(arg)
     config.data.corpus = str(tiny_instances)
     config.model.vocab_size = 0
-    build_config(config)
+    built = build_config(config)
+    assert built.optim.warmup_steps < built.train.num_steps
+    assert built.family == "bert"
+
+
+@pytest.mark.parametrize(("arg", "rows"), [("size=base", 8.4e6), ("size=large", 2.75e6), ("size=base,phase=2", 2e6)])
+def test_one_gpu_is_25_minutes_at_the_assumed_rates(arg, rows):
+    config: Any = bert.get_config(f"{arg},preset=one_gpu")
+    assert config.train.num_steps * config.data.batch_size == pytest.approx(rows, rel=0.1)
 
 
 def test_every_setting_stands_in_the_config_file_so_that_a_flag_can_change_it():
@@ -89,8 +100,26 @@ def test_every_setting_stands_in_the_config_file_so_that_a_flag_can_change_it():
 def test_the_config_says_what_it_does_not_accept():
     with pytest.raises(ValueError, match="accepted: paper, fast"):
         bert.get_config("recipe=faster")
+    with pytest.raises(ValueError, match="recipe=small is tuned for adamw"):
+        bert.get_config("size=demo,optimizer=lamb")
     with pytest.raises(ValueError, match="accepted: 1, 2"):
         bert.get_config("phase=3")
+
+
+def test_the_demo_has_a_reference_curve_of_its_length():
+    config: Any = bert.get_config("size=demo")
+    curve = ReferenceCurve.load(config.train.reference_curve)
+    # Rows of 64 that are not all full, 32 a step, as far as the demo goes.
+    assert curve.expected(0.9 * config.train.num_steps * 32 * 64) is not None
+    assert curve.expected(1.0 * config.train.num_steps * 32 * 64) is None
+    assert not bert.get_config("size=demo,preset=laptop").train.reference_curve
+
+
+def test_narrow_models_begin_with_the_spread_of_base_and_a_rate_by_their_width():
+    demo, base = (bert.get_config(f"size={size},recipe=small,preset=laptop") for size in ("demo", "base"))
+    assert base.model.initializer_range == pytest.approx(0.02)
+    assert demo.optim.peak_learning_rate == pytest.approx(6 * base.optim.peak_learning_rate)
+    assert demo.to_dict() == bert.get_config("size=demo,preset=laptop").to_dict()
 
 
 def test_the_sweep_has_the_six_sizes_of_table_6():

@@ -8,9 +8,17 @@ from bert_jax.training.metrics import FILE, read_rows
 from bert_jax.training.pretraining import build_config, make_job
 from bert_jax.training.run import run
 from configs import bert
+from tests.conftest import write_instances, write_tokenizer
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 FLAGS = ["--config=configs/bert.py:size=L2-H128,preset=smoke", *(f"--config.model.{k}={v}" for k, v in SIZES.items())]
+
+
+def make_corpus(directory):
+    """Write the corpus of the fixture `tiny_instances` for several tests; return its directory."""
+    write_tokenizer(directory)
+    write_instances(directory, "nsp-32")
+    return directory
 
 
 def tiny_config(corpus, instances="nsp-32", **overrides):
