@@ -16,6 +16,7 @@ from bert_jax.training import addresses, checkpoint
 from bert_jax.training.conversion import convert, write_run
 from bert_jax.training.pretraining import PretrainConfig
 from tests.conftest import VOCABULARY
+from tests.interop import google_test
 from tests.training.runs import SIZES, pretrain
 
 CONFIG = build(BertConfig, {**SIZES, "vocab_size": len(VOCABULARY), "max_position_embeddings": 32})
@@ -108,6 +109,20 @@ def test_what_cannot_be_converted_is_said(directory, source, target, message):
     source, target = (text.replace("DIR", str(directory)) for text in (source, target))
     with pytest.raises((ValueError, OSError), match=message):
         convert(source, target)
+
+
+def test_googles_checkpoint_becomes_hugging_faces(tmp_path):
+    prefix = google_test.GOLDEN / "bert_model.ckpt"
+    (tmp_path / "sizes.json").write_text(json.dumps(google_test.google_variables.SIZES))
+    (tmp_path / "pieces.txt").write_text("\n".join(google_test.PIECES) + "\n")
+    beside = Beside(tmp_path / "pieces.txt", tmp_path / "sizes.json")
+    done = convert(f"google:{prefix}", f"hf:{tmp_path / 'hf'}", beside)
+    text = "\n".join(done.lines())
+    assert "bert/encoder/layer_{0..1}/attention/self/query/kernel 4×4" in text
+    assert "bert.encoder.layer.{0..1}.attention.self.query.weight 4×4, [out, in]" in text
+    theirs, ours = addresses.load(f"google:{prefix}", beside)[0], addresses.load(f"hf:{tmp_path / 'hf'}")[0]
+    assert ours.config == theirs.config
+    assert_equal(ours.params, theirs.params)
 
 
 def test_a_run_has_its_own_vocabulary(tmp_path, weights):
