@@ -89,4 +89,4 @@ def test_real_weights_give_hugging_faces_hidden_states():
         row[: len(pieces) + 2] = [cls, *pieces, sep]
     inputs = {"input_ids": ids, "attention_mask": (ids > 0).astype(np.int32), "token_type_ids": np.zeros_like(ids)}
     found = comparison.compare(weights, Path(place), inputs)
-    assert max(found.differences.values()) < 1e-4, found.differences
+    assert max(found.differences.values()) < 1e-4, found.differences  # 6e-6 was measured
