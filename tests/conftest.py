@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,13 @@ VOCABULARY = (
     + [f"##{chr(ord('a') + letter)}" for letter in range(26)]
     + ["the", "cat", "sat", "on", "mat", ".", ","]
 )  # 64 entries: a vocabulary that encodes any lower-case text
+
+
+@pytest.fixture(autouse=True, scope="session")
+def heed_ctrl_c() -> None:
+    """Undo what a shell does to commands that end in `&`: they, and all that they start, ignore SIGINT."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -106,18 +106,19 @@ def test_cudnn_gets_a_whole_mask(monkeypatch):
     masks = []
     monkeypatch.setattr(jax.nn, "dot_product_attention", lambda query, *_, mask, **__: masks.append(mask) or query)
     mask = jnp.asarray([[1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0]], bool)[:, None, None, :]
-    heads = [array.astype(jnp.bfloat16) for array in random_heads()]
-    dot_product_attention(*heads, mask, "cudnn", 0.0, None)
+    query, key, value = (array.astype(jnp.bfloat16) for array in random_heads())
+    dot_product_attention(query, key, value, mask, "cudnn", 0.0, None)
     np.testing.assert_array_equal(masks[0], np.broadcast_to(mask, (2, 1, 6, 6)))
 
 
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("packed", [False, True])
 def test_cudnn_agrees_with_xla(packed):
-    heads = [array.astype(jnp.bfloat16) for array in random_heads(batch=2, length=128, heads=2, head_dim=64)]
+    heads = random_heads(batch=2, length=128, heads=2, head_dim=64)
+    query, key, value = (array.astype(jnp.bfloat16) for array in heads)
     sequence_ids = jnp.repeat(jnp.asarray([[1, 2], [1, 0]]), 64, axis=1)
     mask = attention_mask((sequence_ids > 0).astype(jnp.int32), sequence_ids, packed)
-    fused, plain = (dot_product_attention(*heads, mask, name, 0.0, None) for name in ("cudnn", "xla"))
+    fused, plain = (dot_product_attention(query, key, value, mask, name, 0.0, None) for name in ("cudnn", "xla"))
     real = np.asarray(sequence_ids > 0)
     np.testing.assert_allclose(np.asarray(fused, np.float32)[real], np.asarray(plain, np.float32)[real], atol=0.02)
 

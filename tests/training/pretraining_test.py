@@ -112,11 +112,13 @@ def test_the_demo_has_a_reference_curve_of_its_length():
     # Rows of 64 that are not all full, 32 a step, as far as the demo goes.
     assert curve.expected(0.9 * config.train.num_steps * 32 * 64) is not None
     assert curve.expected(1.0 * config.train.num_steps * 32 * 64) is None
-    assert not bert.get_config("size=demo,preset=laptop").train.reference_curve
+    shorter: Any = bert.get_config("size=demo,preset=laptop")
+    assert not shorter.train.reference_curve
 
 
 def test_narrow_models_begin_with_the_spread_of_base_and_a_rate_by_their_width():
-    demo, base = (bert.get_config(f"size={size},recipe=small,preset=laptop") for size in ("demo", "base"))
+    configs: Any = [bert.get_config(f"size={size},recipe=small,preset=laptop") for size in ("demo", "base")]
+    demo, base = configs
     assert base.model.initializer_range == pytest.approx(0.02)
     assert demo.optim.peak_learning_rate == pytest.approx(6 * base.optim.peak_learning_rate)
     assert demo.to_dict() == bert.get_config("size=demo,preset=laptop").to_dict()
