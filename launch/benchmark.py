@@ -1,15 +1,18 @@
 """Measure one stage and print one JSON line.
 
     python -m launch.benchmark train --config=configs/bert.py:size=mini          # a training step
+    python -m launch.benchmark lstm --elmo_size=small --batch_size=64            # ELMo's stacks, forward and backward
     python -m launch.benchmark input                                             # rows masked and batched
     python -m launch.benchmark prepare --text=FILE                               # text to instances
 
 `train` takes any config of `launch.pretrain`, on made-up tokens without padding; `--batch_size` and
-`--config.…` change it. `input` reads the config's corpus, data/wiki_books unless `--config.data.corpus` says otherwise.
+`--config.…` change it. `lstm` has no dropout and no softmax. `input` reads the config's corpus, data/wiki_books unless
+`--config.data.corpus` says otherwise.
 `prepare` reads a file of one sentence a line with blank lines between documents, with a vocabulary (`--vocab`), or else
 the standard library's documentation and a vocabulary trained on it, whose training is not timed.
 """
 
+import dataclasses
 import json
 import sys
 import tempfile
@@ -24,12 +27,17 @@ from bert_jax.config import build, choose, parse_flags
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "train and input: a pretraining config; configs/bert.py:size=mini if none is given."
 )
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "train: rows a step, over all devices.")
-_WARMUP_STEPS = flags.DEFINE_integer("warmup_steps", 3, "train: steps before the timed ones, behind the compilation.")
-_TIMED_STEPS = flags.DEFINE_integer("timed_steps", 20, "train: steps timed, each on its own; input: batches.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "train and lstm: rows a step, over all devices.")
+_WARMUP_STEPS = flags.DEFINE_integer(
+    "warmup_steps", 3, "train and lstm: steps before the timed ones, behind the compilation."
+)
+_TIMED_STEPS = flags.DEFINE_integer("timed_steps", 20, "train and lstm: steps timed, each on its own; input: batches.")
 _PEAK_FLOPS = flags.DEFINE_float(
     "peak_flops_per_device", 0.0, "train: FLOP/s to take MFU against; 0 = the device table's."
 )
+_ELMO_SIZE = flags.DEFINE_string("elmo_size", "small", "lstm: small, medium or original.")
+_UNROLL_STEPS = flags.DEFINE_integer("unroll_steps", 20, "lstm: words a row.")
+_DTYPE = flags.DEFINE_string("dtype", "float32", "lstm: float32 or bfloat16.")
 _TEXT = flags.DEFINE_string("text", "", "prepare: a file in Google's format, .gz allowed.")
 _VOCAB = flags.DEFINE_string("vocab", "", "prepare: a vocab.txt.")
 _INSTANCES = flags.DEFINE_string("instances", "nsp-128", "prepare: the instance set to build.")
@@ -44,6 +52,21 @@ def measure_train() -> dict[str, Any]:
     from bert_jax.training.benchmark import measure_train_step
 
     return measure_train_step(_config(), _BATCH_SIZE.value, _WARMUP_STEPS.value, _TIMED_STEPS.value, _PEAK_FLOPS.value)
+
+
+def measure_lstm() -> dict[str, Any]:
+    """Time ELMo's two stacks of LSTMs, of one of the released sizes."""
+    from bert_jax.training.host_memory import keep_freed_memory
+
+    keep_freed_memory()  # before jax computes anything
+    from bert_jax.models.elmo import ElmoConfig, named_size
+    from bert_jax.models.recurrent import RecurrentConfig
+    from bert_jax.training.benchmark import measure_lstm_stacks
+
+    model = ElmoConfig(**named_size(_ELMO_SIZE.value), dtype=_DTYPE.value)
+    names = [field.name for field in dataclasses.fields(RecurrentConfig)]
+    config = RecurrentConfig(**{name: getattr(model, name) for name in names if name != "dropout"}, dropout=0.0)
+    return measure_lstm_stacks(config, _BATCH_SIZE.value, _UNROLL_STEPS.value, _WARMUP_STEPS.value, _TIMED_STEPS.value)
 
 
 def measure_input() -> dict[str, Any]:
@@ -96,7 +119,7 @@ def _corpus_sections(config: ConfigDict) -> dict[str, Any]:
     return {key: value for key, value in config.to_dict().items() if key != "name"}
 
 
-STAGES = {"train": measure_train, "input": measure_input, "prepare": measure_prepare}
+STAGES = {"train": measure_train, "lstm": measure_lstm, "input": measure_input, "prepare": measure_prepare}
 
 
 def main(argv: list[str]) -> None:

@@ -31,16 +31,40 @@ def truncated_normal(stddev: float) -> nn.initializers.Initializer:
     """
 
     def init(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-        seed = jnp.uint32(0)
-        for word in jax.random.key_data(key).ravel():
-            seed = fold_seed(seed, word)
-        # The inverse of the distribution function, on uniform numbers: the middles of 2^23 cells of (-1, 1).
-        cells = (random_bits(shape, seed) >> 9).astype(jnp.float32)
-        uniform = (cells + 0.5) * np.float32(2.0**-22) - 1.0
+        # The inverse of the distribution function, on uniform numbers.
         inside = math.erf(_TRUNCATION / math.sqrt(2.0))
-        return (jax.lax.erf_inv(uniform * np.float32(inside)) * np.float32(stddev * math.sqrt(2.0))).astype(dtype)
+        draws = jax.lax.erf_inv(_uniform_draws(key, shape) * np.float32(inside))
+        return (draws * np.float32(stddev * math.sqrt(2.0))).astype(dtype)
 
     return init
+
+
+def normal(stddev: float) -> nn.initializers.Initializer:
+    """Return N(0, stddev²), whole: as `tf.random_normal_initializer`."""
+
+    def init(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        draws = jax.lax.erf_inv(_uniform_draws(key, shape))
+        return (draws * np.float32(stddev * math.sqrt(2.0))).astype(dtype)
+
+    return init
+
+
+def uniform(limit: float) -> nn.initializers.Initializer:
+    """Return the uniform distribution over (-limit, limit)."""
+
+    def init(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        return (_uniform_draws(key, shape) * np.float32(limit)).astype(dtype)
+
+    return init
+
+
+def _uniform_draws(key: Any, shape: tuple[int, ...]) -> Array:
+    """Return the middles of cells of (-1, 1), 2^23 of them, drawn by hash."""
+    seed = jnp.uint32(0)
+    for word in jax.random.key_data(key).ravel():
+        seed = fold_seed(seed, word)
+    cells = (random_bits(shape, seed) >> 9).astype(jnp.float32)
+    return (cells + 0.5) * np.float32(2.0**-22) - 1.0
 
 
 def sinusoids(stddev: float) -> nn.initializers.Initializer:
@@ -95,18 +119,18 @@ class Dense(nn.Module):
         # One plain matrix product of all rows, whatever the number of axes.
         outer, width = inputs.shape[:-contracted], math.prod(self.features)
         rows = inputs.astype(self.dtype).reshape(math.prod(outer), -1)
-        outputs = _affine(rows, kernel.reshape(rows.shape[1], width), bias.reshape(width))
+        outputs = affine(rows, kernel.reshape(rows.shape[1], width), bias.reshape(width))
         return outputs.reshape(*outer, *self.features)
 
 
 @jax.custom_vjp
-def _affine(rows: Array, kernel: Array, bias: Array) -> Array:
+def affine(rows: Array, kernel: Array, bias: Array) -> Array:
     """Return rows · kernel + bias, computed in the rows' dtype; the parameters' gradients are float32."""
     return rows @ kernel.astype(rows.dtype) + bias.astype(rows.dtype)
 
 
 def _affine_forward(rows: Array, kernel: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _affine(rows, kernel, bias), (rows, kernel)
+    return affine(rows, kernel, bias), (rows, kernel)
 
 
 def _affine_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array, Array]:
@@ -123,7 +147,7 @@ def _affine_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[A
     return gradient @ kernel.astype(rows.dtype).T, kernel_gradient, sum_rows(gradient)
 
 
-_affine.defvjp(_affine_forward, _affine_backward)
+affine.defvjp(_affine_forward, _affine_backward)
 
 
 def sum_rows(rows: Float[Array, "rows columns"]) -> Float[Array, " columns"]:
