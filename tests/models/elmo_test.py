@@ -107,4 +107,4 @@ def test_impossible_configs_are_refused():
     with pytest.raises(ValueError, match=r"filters is \(\)"):
         ElmoConfig(**named_size("small"), filters=())
     with pytest.raises(ValueError, match="did you mean 'small'"):
-        named_size("smal")
+        named_size("smaller")
