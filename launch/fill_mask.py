@@ -16,7 +16,9 @@ from absl import app, flags, logging
 
 from bert_jax.inference.fill_mask import Answer, MaskFiller, Query
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "run:DIR, run:DIR@STEP or run:DIR@best.", required=True)
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "run:DIR[@STEP|@best], hf:DIR, hf:OWNER/NAME@REVISION or google:PREFIX.", required=True
+)
 _TEXT = flags.DEFINE_multi_string("text", [], "A text with one [MASK] or more; may be repeated.")
 _PAIR = flags.DEFINE_multi_string("pair", [], "'A ||| B': does B follow A? May hold [MASK]; may be repeated.")
 _TOP_K = flags.DEFINE_integer("top_k", 5, "Candidates for each [MASK].")

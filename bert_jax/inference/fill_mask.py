@@ -11,15 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from bert_jax.config import build, choose
 from bert_jax.corpus.records import IS_NEXT
 from bert_jax.corpus.vocabulary import SPECIAL_TOKENS, WordPiece
-from bert_jax.models.bert import BertConfig
+from bert_jax.interop import name_map
 from bert_jax.models.heads import BertForPreTraining
-from bert_jax.training import checkpoint
+from bert_jax.training import addresses
 
 PAIR_SEPARATOR = "|||"
 _MASK = SPECIAL_TOKENS["mask"]
@@ -156,26 +156,24 @@ class MaskFiller:
 
     @classmethod
     def load(cls, address: str, top_k: int = 5, batch_size: int = 32) -> "MaskFiller":
-        """Load a checkpoint, its run's model section and its tokenizer; the corpus is not needed.
+        """Load a checkpoint with its tokenizer; the corpus is not needed.
 
         Args:
-            address: `run:DIR[@step|@best]`.
+            address: `run:DIR[@step|@best]`, `hf:DIR`, `google:PREFIX` (see `training/addresses.py`).
             top_k: see the class.
             batch_size: see the class.
 
         Raises:
-            ValueError: not an address, or a setting that makes no sense.
+            ValueError: not an address, a model without the masked-word head, or a setting that makes no sense.
             FileNotFoundError: no such checkpoint, or one without a tokenizer.
         """
-        found = checkpoint.resolve(address)
-        config = checkpoint.load_config(found)
-        choose(f"the family of {address}", config.get("family", "bert"), ["bert"])
-        tokenizer = WordPiece.load(found.workdir / "tokenizer")
-        # A config that left the size to the corpus says 0; xla's attention runs everywhere.
-        size = config["model"]["vocab_size"] or tokenizer.vocab_size
-        sizes = {**config["model"], "vocab_size": size, "attention": "xla"}
-        model = BertForPreTraining(build(BertConfig, sizes, "config.model"), config["objective"]["next_sentence"])
-        return cls(model, checkpoint.load_params(found), tokenizer, top_k, batch_size)
+        weights, _ = addresses.load(address)
+        if not weights.has("heads/masked_lm"):
+            raise ValueError(f"{address} has no head that guesses masked words; use a checkpoint of pretraining")
+        model_config = dataclasses.replace(weights.config, attention="xla")  # which runs everywhere
+        model = BertForPreTraining(model_config, weights.has("heads/next_sentence"))
+        params = jax.tree.map(jnp.asarray, name_map.nest(weights.params))
+        return cls(model, params, weights.tokenizer, top_k, batch_size)
 
     def answers(self, queries: Iterable[Query]) -> Iterator[Answer]:
         """Yield one answer a query, in their order; reads ahead by one batch.

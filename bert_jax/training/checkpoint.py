@@ -281,7 +281,10 @@ def resolve(address: str | Address) -> Address:
         return address
     scheme, colon, rest = address.partition(":")
     if scheme != "run" or not colon or not rest:
-        raise ValueError(f"{address!r} is not the address of a run; use run:DIR, run:DIR@STEP or run:DIR@best")
+        raise ValueError(
+            f"{address!r} is not the address of a run; use run:DIR, run:DIR@STEP or run:DIR@best "
+            "(launch.convert makes runs of other systems' checkpoints)"
+        )
     directory, at, which = rest.rpartition("@")
     if not at or _absolute(rest).exists():  # the @ of a directory's name
         directory, at, which = rest, "", ""

@@ -9,6 +9,8 @@ from flax.core import meta
 
 from bert_jax.corpus.vocabulary import WordPiece
 from bert_jax.inference.fill_mask import Candidate, MaskFiller, Query, encode_query
+from bert_jax.interop import huggingface, name_map
+from bert_jax.interop.weights import Weights
 from bert_jax.models.bert import BertConfig
 from bert_jax.models.heads import BertForPreTraining
 from bert_jax.objectives.masked_lm import MaskedLmObjective
@@ -192,3 +194,19 @@ def test_a_line_is_a_text_or_a_pair(line, query):
 def test_a_line_that_is_neither_is_refused(line):
     with pytest.raises(ValueError, match=r"line 2: .* is neither one text nor a pair"):
         Query.parse(line, origin="line 2: ")
+
+
+def test_a_checkpoint_of_another_system_is_read_by_its_address(filler, params, tmp_path):
+    huggingface.write(Weights(CONFIG, name_map.flatten(jax.device_get(params)), TOKENIZER), tmp_path / "mine")
+    loaded = MaskFiller.load(f"hf:{tmp_path / 'mine'}", top_k=3)
+    query = Query("the [MASK] sat", "the dog ran")
+    (found,), (expected,) = loaded.answers([query]), filler.answers([query])
+    assert [each.token for each in found.masks[0]] == [each.token for each in expected.masks[0][:3]]
+    assert found.is_next == pytest.approx(expected.is_next, rel=1e-5)
+
+
+def test_a_model_without_the_head_is_refused(params, tmp_path):
+    encoder = {name: value for name, value in name_map.flatten(jax.device_get(params)).items() if "heads" not in name}
+    huggingface.write(Weights(CONFIG, encoder, TOKENIZER), tmp_path / "mine")
+    with pytest.raises(ValueError, match="no head that guesses masked words"):
+        MaskFiller.load(f"hf:{tmp_path / 'mine'}")
