@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 import sys
 import types
 import typing
@@ -17,19 +18,28 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import ml_collections
-from absl import app
+from absl import flags
 
 Config = TypeVar("Config")
 
 
 def parse_flags(args: list[str]) -> list[str]:
-    """Parse a launcher's command line, for `app.run(main, flags_parser=parse_flags)`; a mistyped key is one line."""
+    """Parse a launcher's command line, for `app.run(main, flags_parser=parse_flags)`; a mistake is one line."""
+    launcher = os.path.basename(args[0]).removesuffix(".py")
     try:
-        return app.parse_flags_with_usage(args)
+        rest = flags.FLAGS(args)
+        getattr(getattr(flags.FLAGS, "config", None), "keys", None)  # an unreadable file is an error at its first use
+        return rest
     except (AttributeError, KeyError) as error:  # ml_collections' errors about --config.key, one in the other
         cause = error.args[0] if isinstance(error.args[0], KeyError) else error
-        launcher = os.path.basename(args[0]).removesuffix(".py")
         sys.exit(f"{launcher}: --config has no key {' '.join(str(cause.args[0]).split())}")
+    except (flags.Error, OSError) as error:
+        missing = re.search(r"No such file or directory: '([^']+)'", str(error))
+        if missing:
+            sys.exit(f"{launcher}: the config file {missing[1]} does not exist; they are in configs/")
+        # A config file's own error comes as a whole traceback.
+        raised = re.findall(r"^\s*\w*Error: (.+)$", str(error), re.MULTILINE)
+        sys.exit(f"{launcher}: {raised[-1] if raised else error} (--help lists the flags)")
 
 
 def parse_arg(arg: str | None, **defaults: bool | int | float | str) -> ml_collections.ConfigDict:

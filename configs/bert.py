@@ -35,7 +35,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from bert_jax.config import choose, parse_arg
-from bert_jax.models.bert import VOCAB_SIZES, BertConfig, named_size
+from bert_jax.models.bert import NAMED_SIZES, VOCAB_SIZES, BertConfig, named_size
 from bert_jax.training.throughput import bert_row_flops
 
 RECIPES = ("paper", "fast", "small")
@@ -54,6 +54,7 @@ def get_config(arg: str = "") -> ConfigDict:
         preset="paper",  # of PRESETS: how long, and on what
         optimizer="",  # of OPTIMIZERS; empty: adamw_bert for recipe=paper, else adamw
     )
+    choose("size", str(options.size), ("demo", *NAMED_SIZES))
     choose("recipe", options.recipe, RECIPES)
     choose("preset", options.preset, PRESETS)
     choose("phase", str(options.phase), ("1", "2"))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
+from bert_jax.config import parse_flags
 from bert_jax.interop.weights import Beside
 from bert_jax.training.checkpoint import CheckpointError
 from bert_jax.training.conversion import convert
@@ -47,4 +48,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

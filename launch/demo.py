@@ -5,6 +5,7 @@
 It runs the three commands that it prints, and nothing else; what was done already is not done again.
 """
 
+import os
 import shlex
 import subprocess
 import sys
@@ -52,16 +53,20 @@ def main(argv: list[str]) -> None:
     _print_banner("What it learned, on modules that it never saw")
     print(summary(evaluations[-1]))
     _run("3/3  Fill masks", FILL_MASK)
+    activate = Path(sys.prefix, "bin", "activate")
+    if activate.exists() and "VIRTUAL_ENV" not in os.environ:
+        print(f"\nFirst, once in this terminal: source {os.path.relpath(activate)}")
     print(f"\n{NEXT}")
 
 
 def _run(title: str, command: tuple[str, ...]) -> None:
     """Show a command, run it, and leave with its status unless that is 0."""
     _print_banner(f"{title}\n     {shlex.join(('python', '-m', *command))}")
-    try:
-        status = subprocess.run([sys.executable, "-m", *command], check=False).returncode
-    except KeyboardInterrupt:
-        status = 130
+    with subprocess.Popen([sys.executable, "-m", *command]) as process:
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:  # which the command got too: it saves and ends
+            status = process.wait()
     if status:
         print(f"\nthe command above ended with status {status}; the demo goes on from there when run again")
         sys.exit(status)

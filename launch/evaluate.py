@@ -9,7 +9,7 @@ import sys
 
 from absl import app, flags, logging
 
-from bert_jax.config import choose
+from bert_jax.config import choose, parse_flags
 from bert_jax.training.checkpoint import CheckpointError, load_config
 from bert_jax.training.evaluation import EvalConfig
 from bert_jax.training.pretraining import evaluate_checkpoint
@@ -41,4 +41,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

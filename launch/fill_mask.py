@@ -14,6 +14,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from bert_jax.config import parse_flags
 from bert_jax.inference.fill_mask import Answer, MaskFiller, Query
 
 _CHECKPOINT = flags.DEFINE_string(
@@ -81,4 +82,4 @@ def as_json(answer: Answer) -> str:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

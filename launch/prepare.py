@@ -87,9 +87,14 @@ def summary(prepared: Prepared, directory: Path) -> str:
     rate = prepared.megabytes / prepared.seconds
     how = f"{rate:.2f} MB/s with {prepared.processes} processes, {rate / prepared.processes:.2f} a process"
     if prepared.continued:
-        how = "continued what an earlier run began"
+        how = "the rest is from earlier runs"
     lines.append(f"\n{prepared.megabytes:.1f} MB of text in {prepared.seconds:.1f} s: {how}; {memory}")
     lines += [f"warning: {warning}" for warning in prepared.warnings]
+    if any(each.masking == "online" and not each.num_records("validation") for each in prepared.instances):
+        lines.append(
+            "warning: no document was held out, so training cannot evaluate; prepare it again elsewhere with a larger "
+            "--config.validation_fraction, such as 0.2"
+        )
     lines.append(f"corpus in {directory}")
     return "\n".join(lines)
 

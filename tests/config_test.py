@@ -2,6 +2,8 @@ import dataclasses
 
 import ml_collections
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from bert_jax import config as config_lib
 
@@ -140,3 +142,38 @@ def test_differences_name_every_leaf():
 
 def test_differences_show_a_section_that_became_a_value():
     assert config_lib.differences({"a": {"b": 1}}, {"a": 3}) == {"a": ({"b": 1}, 3)}
+
+
+@pytest.fixture
+def config_flag(tmp_path):
+    """A --config flag of this test alone, and a file for it."""
+    found, flag_values = tmp_path / "mine.py", flags.FlagValues()
+    found.write_text(
+        "import ml_collections\n"
+        "def get_config(arg=''):\n"
+        "    if arg:\n        raise ValueError(f'size is {arg!r}; accepted: base')\n"
+        "    return ml_collections.ConfigDict({'optim': {'beta1': 0.9}})\n"
+    )
+    config_flags.DEFINE_config_file("config", None, "", flag_values=flag_values)
+    return found, flag_values
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config={file}:mni"], "launcher: size is 'mni'; accepted: base (--help lists the flags)"),
+        (["--config={file}", "--config.optim.beta=1"], "launcher: --config has no key 'beta'"),
+        (["--config={file}x.py"], "launcher: the config file {file}x.py does not exist; they are in configs/"),
+        (["--cnfig=x"], "launcher: Unknown command line flag 'cnfig'"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections 1.1 (2026-11)
+def test_a_mistake_on_the_command_line_is_one_line(config_flag, monkeypatch, arguments, message):
+    file, flag_values = config_flag
+    monkeypatch.setattr(config_lib.flags, "FLAGS", flag_values)
+    command = ["launcher.py", *(argument.format(file=file) for argument in arguments)]
+    monkeypatch.setattr("sys.argv", command)  # where ml_collections finds the overrides
+    with pytest.raises(SystemExit) as left:
+        config_lib.parse_flags(command)
+    assert str(left.value).startswith(message.format(file=file))
+    assert "\n" not in str(left.value)

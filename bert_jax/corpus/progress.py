@@ -25,7 +25,12 @@ class Progress:
         self._started = time.perf_counter()
         self.num_bytes = 0
         self._bar = tqdm.tqdm(
-            desc=f"{what:10}", total=total, unit=unit, unit_scale=unit == "B", disable=not self.enabled, mininterval=0.5
+            desc=f"{what:10}",
+            total=total,
+            unit=unit,
+            unit_scale=unit == "B",
+            disable=not (self.enabled and total),
+            mininterval=0.5,
         )
 
     def add(self, amount: int) -> None:

@@ -65,7 +65,7 @@ def train_wordpiece(
     if len(vocab) != vocab_size:
         raise ValueError(
             f"the text has pieces for a vocabulary of {len(vocab)}, not {vocab_size}; "
-            f"ask for at most {len(vocab)} or give more text"
+            f"use vocab_size={len(vocab)} or less, or give more text"
         )
     return WordPiece(vocab, settings)
 

@@ -192,7 +192,10 @@ class Reporter:
     def evaluation(self, step: int, row: dict[str, float], seconds: float) -> None:
         """Write the row of an evaluation."""
         self._write({"step": step, **row, "perf/evaluation_seconds": seconds})
-        values = "  ".join(f"{name.removeprefix('eval/')} {value:.4g}" for name, value in row.items())
+        values = "  ".join(
+            f"{name.removeprefix('eval/')} {value:{'.1%' if name.endswith('accuracy') else '.4g'}}"
+            for name, value in row.items()
+        )
         self.say(f"evaluation after step {step:,}: {values}")
 
     def say(self, text: str) -> None:
@@ -208,17 +211,19 @@ class Reporter:
     def _line(
         self, step: int, means: dict[str, float], rates: dict[str, float | None], tokens: float, seconds_per_step: float
     ) -> str:
+        # In the order of interest: a narrow terminal shows the beginning.
         parts = [f"step {step:,}/{self._total_steps:,}"]
         if "loss" in means:
-            against = self._reference.compare(tokens, means["loss"]) if self._reference else ""
-            parts.append(f"loss {means['loss']:.3f}" + (f" ({against})" if against else ""))
+            parts.append(f"loss {means['loss']:.3f}")
         if "mlm_accuracy" in means:
             parts.append(f"MLM accuracy {means['mlm_accuracy']:.1%}")
-        parts.append(f"{rates['perf/tokens_per_second']:,.0f} tokens/s")
-        mfu = rates["perf/mfu"]
-        parts.append("MFU –" if mfu is None else f"MFU {mfu:.1%}")
         parts.append(f"ETA {format_seconds((self._total_steps - step) * seconds_per_step)}")
-        return "  ".join(parts)
+        parts.append(f"{rates['perf/tokens_per_second']:,.0f} tokens/s")
+        if rates["perf/mfu"] is not None:
+            parts.append(f"MFU {rates['perf/mfu']:.1%}")
+        if self._reference and "loss" in means:
+            parts.append(self._reference.compare(tokens, means["loss"]))
+        return "  ".join(filter(None, parts))
 
     def _write(self, row: dict[str, Any]) -> None:
         for name, write in list(self._writers.items()):

@@ -44,9 +44,12 @@ class ReferenceCurve:
                 f'config.train.reference_curve {path} does not exist; use "" for none, or make it with '
                 f"`python -m launch.record_curve --run=DIR --output={path}`"
             )
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        if not content.get("points"):
-            raise ValueError(f"{path} has no points; make it again with `python -m launch.record_curve`")
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError:
+            content = None
+        if not isinstance(content, dict) or not content.get("points"):
+            raise ValueError(f"{path} is no reference curve; make one with `python -m launch.record_curve`")
         return cls(content["name"], content["points"])
 
     def expected(self, tokens: float) -> tuple[float, float] | None:

@@ -140,7 +140,7 @@ def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = Non
                 trace=trace,
             )
             step = make_train_step(job.objective, optimizer, job.train.microbatches, job.train.on_nonfinite)
-            return _train(job, start.state, compile_train_step(step, abstract, job.mesh), session)
+            return _train(job, workdir.path, start.state, compile_train_step(step, abstract, job.mesh), session)
 
 
 def describe(job: Job, abstract: TrainState, rates: throughput.Throughput) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def describe(job: Job, abstract: TrainState, rates: throughput.Throughput) -> di
     }
 
 
-def _train(job: Job, state: TrainState, step: TrainStep, session: Session) -> int:
+def _train(job: Job, workdir: epath.Path, state: TrainState, step: TrainStep, session: Session) -> int:
     if session.first_step >= job.train.num_steps and not session.evaluation_pending:
         done = f"{session.first_step:,} of {job.train.num_steps:,} steps are done"
         session.reporter.say(f"the run is complete: {done}; raise config.train.num_steps to go on")
@@ -179,7 +179,9 @@ def _train(job: Job, state: TrainState, step: TrainStep, session: Session) -> in
             state, complete = train(state, step, placed, hyper, job.train, session)
         finally:
             session.reporter.close()
-    if not complete:
+    if complete:
+        session.reporter.say(f"done: {job.train.num_steps:,} steps, checkpoint run:{workdir}")
+    else:
         end = "stopped and saved; the same command resumes the run"
         session.reporter.say(end if int(state.step) else "stopped before the first step, with nothing to save")
     return 0 if complete else EXIT_CODE

@@ -232,7 +232,7 @@ def test_everything_may_be_corrected_before_anything_was_read(tmp_path):
 
 
 def test_the_vocabulary_may_be_corrected_before_there_is_one(inputs, tmp_path):
-    with pytest.raises(ValueError, match=r"ask for at most 1\d\d"):
+    with pytest.raises(ValueError, match=r"use vocab_size=1\d\d"):
         prepare(make_config(inputs, tokenizer=TokenizerConfig(vocab_size=5000)), tmp_path, num_processes=1)
     with pytest.raises(ValueError, match=r"config:\n  seed: 0 there, 1 now\nuse"):
         prepare(make_config(inputs, tokenizer=TokenizerConfig(vocab_size=160), seed=1), tmp_path, num_processes=1)

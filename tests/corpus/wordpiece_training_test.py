@@ -77,7 +77,7 @@ def test_counting_in_bounded_memory_keeps_the_frequent_words(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("size", "message"), [(5000, "ask for at most"), (104, "has no room for"), (20, "has no room")]
+    ("size", "message"), [(5000, "use vocab_size="), (104, "has no room for"), (20, "has no room")]
 )
 def test_a_size_that_the_text_cannot_give_is_refused(size, message):
     with pytest.raises(ValueError, match=message):

@@ -1,3 +1,4 @@
+import contextlib
 import subprocess
 
 import pytest
@@ -16,14 +17,23 @@ ROW = {
 
 @pytest.fixture
 def ran(monkeypatch):
-    """The modules that the demo ran; nothing is really run, and pretraining fails with status 75."""
+    """The modules that the demo ran; nothing is really run, and pretraining ends with status 75, on Ctrl-C."""
     modules = []
 
-    def run(command, check):
-        modules.append(command[2])
-        return subprocess.CompletedProcess(command, 75 if command[2] == "launch.pretrain" else 0)
+    class Process(contextlib.nullcontext):
+        def __init__(self, command):
+            super().__init__(self)
+            modules.append(command[2])
+            self.interrupted = command[2] == "launch.pretrain"
+            self.status = 75 if self.interrupted else 0
 
-    monkeypatch.setattr(subprocess, "run", run)
+        def wait(self):
+            if self.interrupted:
+                self.interrupted = False
+                raise KeyboardInterrupt
+            return self.status
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
     return modules
 
 
