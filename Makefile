@@ -20,7 +20,7 @@ help:  ## list the tasks
 
 install: $(DEV)  ## make .venv with every pinned requirement, tools for developers included
 
-demo: $(CORE)  ## prepare text, pretrain a small BERT and let it fill masks (2 cores, no network, about 5 minutes)
+demo: $(CORE)  ## prepare text, pretrain a small BERT and let it fill masks (2 cores, 4 minutes, no network after the install)
 	$(RUN) -m launch.demo
 
 test: $(DEV)  ## run the default tests

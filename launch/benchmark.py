@@ -14,6 +14,8 @@ the standard library's documentation and a vocabulary trained on it, whose train
 
 import dataclasses
 import json
+import os
+import platform
 import sys
 import tempfile
 from pathlib import Path
@@ -31,7 +33,9 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "train and lstm: rows a ste
 _WARMUP_STEPS = flags.DEFINE_integer(
     "warmup_steps", 3, "train and lstm: steps before the timed ones, behind the compilation."
 )
-_TIMED_STEPS = flags.DEFINE_integer("timed_steps", 20, "train and lstm: steps timed, each on its own; input: batches.")
+_TIMED_STEPS = flags.DEFINE_integer(
+    "timed_steps", None, "train: steps timed, each on its own, 20 if not given; input: batches, 400 if not given."
+)
 _PEAK_FLOPS = flags.DEFINE_float(
     "peak_flops_per_device", 0.0, "train: FLOP/s to take MFU against; 0 = the device table's."
 )
@@ -51,7 +55,9 @@ def measure_train() -> dict[str, Any]:
     keep_freed_memory()  # before jax computes anything
     from bert_jax.training.benchmark import measure_train_step
 
-    return measure_train_step(_config(), _BATCH_SIZE.value, _WARMUP_STEPS.value, _TIMED_STEPS.value, _PEAK_FLOPS.value)
+    return measure_train_step(
+        _config(), _BATCH_SIZE.value, _WARMUP_STEPS.value, _TIMED_STEPS.value or 20, _PEAK_FLOPS.value
+    )
 
 
 def measure_lstm() -> dict[str, Any]:
@@ -78,7 +84,7 @@ def measure_input() -> dict[str, Any]:
     data = build(DataConfig, config.data, "config.data")
     masking = build(MaskingConfig, config.masking, "config.masking")
     instances = open_instances(data.corpus, data.instances, "train")
-    return measure_rows_per_second(instances, data, masking, config.seed, _TIMED_STEPS.value)
+    return measure_rows_per_second(instances, data, masking, config.seed, _TIMED_STEPS.value or 400)
 
 
 def measure_prepare() -> dict[str, Any]:
@@ -128,7 +134,8 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"got {argv[1:]}; name one stage: {', '.join(STAGES)}")
     try:
         stage = choose("stage", argv[1], STAGES)
-        print(json.dumps({"stage": stage, **STAGES[stage]()}))
+        machine = {"python": platform.python_version(), "machine": platform.machine(), "num_cpus": os.cpu_count()}
+        print(json.dumps({"stage": stage, **STAGES[stage](), **machine}))
     except (ValueError, FileNotFoundError) as error:
         print(f"benchmark: {error}", file=sys.stderr)
         sys.exit(1)

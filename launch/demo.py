@@ -1,4 +1,4 @@
-"""Everything once, small: text, vocabulary, pretraining, evaluation, masks filled. Five minutes on two cores.
+"""Everything once, small: text, vocabulary, pretraining, evaluation, masks filled. Four minutes on two cores.
 
     python -m launch.demo
 

@@ -255,7 +255,10 @@ def read_jsonl(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Docu
             log.corrupt(origin, f"not a JSON object ({error})")
             continue
         if not isinstance(record, dict) or not isinstance(record.get(source.column), str):
-            log.corrupt(origin, f"no text under the key {source.column!r}")
+            keys = ", ".join(record) if isinstance(record, dict) else "none"
+            log.corrupt(
+                origin, f"no text under the key {source.column!r} (it has {keys}; set config.sources[0].column)"
+            )
             continue
         yield Document(record[source.column], str(record.get("title") or ""), origin)
 

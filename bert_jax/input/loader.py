@@ -199,9 +199,10 @@ def evaluation_batches(
 def measure_rows_per_second(
     instances: InstanceSet, data_config: DataConfig, masking_config: MaskingConfig, seed: int, num_batches: int
 ) -> dict[str, Any]:
-    """Time `num_batches` masked global batches, after one that starts the threads; returns what was measured."""
+    """Time `num_batches` masked global batches, behind those made ahead; returns what was measured."""
     batches = train_batches(instances, data_config, masking_config, seed, 0, slice(0, data_config.batch_size))
-    next(batches)
+    for _ in range(1 + data_config.prefetch_batches):
+        next(batches)
     started, started_cpu = time.perf_counter(), time.process_time()
     for _ in range(num_batches):
         next(batches)
