@@ -72,7 +72,9 @@ def measure_lstm() -> dict[str, Any]:
     model = ElmoConfig(**named_size(_ELMO_SIZE.value), dtype=_DTYPE.value)
     names = [field.name for field in dataclasses.fields(RecurrentConfig)]
     config = RecurrentConfig(**{name: getattr(model, name) for name in names if name != "dropout"}, dropout=0.0)
-    return measure_lstm_stacks(config, _BATCH_SIZE.value, _UNROLL_STEPS.value, _WARMUP_STEPS.value, _TIMED_STEPS.value)
+    return measure_lstm_stacks(
+        config, _BATCH_SIZE.value, _UNROLL_STEPS.value, _WARMUP_STEPS.value, _TIMED_STEPS.value or 20
+    )
 
 
 def measure_input() -> dict[str, Any]:
