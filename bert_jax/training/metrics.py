@@ -94,9 +94,11 @@ class MetricWindow:
         self._sums.clear()
 
     def to_plain(self) -> dict[str, Any]:
-        """Return everything that was folded, for JSON; floats come back bit for bit."""
+        """Return a copy of everything that was folded, for JSON; floats come back bit for bit."""
         assert not self._pending, "fold before saving"
-        return {"steps": self.steps, "seconds": self.seconds, "sums": self._sums, "totals": self.totals}
+        # A copy, because checkpoints are written in the background while the next steps are added up.
+        sums = {name: list(pair) for name, pair in self._sums.items()}
+        return {"steps": self.steps, "seconds": self.seconds, "sums": sums, "totals": dict(self.totals)}
 
 
 def evaluation_row(sums: dict[str, tuple[float, float]]) -> dict[str, float]:

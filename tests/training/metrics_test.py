@@ -41,6 +41,18 @@ def test_a_metric_without_counts_is_left_out():
     assert window.means() == {}
 
 
+def test_what_is_being_saved_does_not_change_with_later_steps():
+    window = MetricWindow()
+    window.add(1, step_metrics(np.float32(1.0)))
+    window.fold()
+    plain = window.to_plain()
+    before = json.dumps(plain)
+    window.add(2, step_metrics(np.float32(2.0)))
+    window.fold()
+    window.clear()
+    assert json.dumps(plain) == before
+
+
 def test_a_window_saved_open_and_restored_gives_the_same_means_bit_for_bit():
     values = np.random.default_rng(0).normal(size=9).astype(np.float32)
     whole, first = MetricWindow(), MetricWindow()
