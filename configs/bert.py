@@ -5,7 +5,7 @@ Run:      python -m launch.pretrain --config=configs/bert.py:size=demo --workdir
           python -m launch.pretrain --config=configs/bert.py:size=base,phase=2 --workdir=runs/base-2 \
               --config.init_from=run:runs/base-1
 Hardware: demo and preset=laptop: 2 CPU cores; preset=one_gpu: one H200; preset=paper: 16 TPU v3 chips or more
-Time:     demo 3 min; preset=one_gpu: cut to 30 min by rates that are assumed, not measured yet
+Time:     demo 3.5 min; preset=one_gpu: cut to 30 min by rates that are assumed, not measured yet
           base and large: not measured yet (the paper: 4 days on 16 and 64 TPU chips)
 Expect:   demo: held-out MLM accuracy 34.7 ± 0.6 % (3 seeds), against 4.6 % for always guessing the most frequent token
           base, large: not measured yet (the paper gives perplexities 3.99 and 3.23, in Table 6)

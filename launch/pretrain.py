@@ -57,8 +57,8 @@ def main(argv: list[str]) -> int:
         logging.info("traceback", exc_info=True)  # --verbosity=0 shows where it came from
         print(f"pretrain: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # before the first step; later ones are heeded between two steps
-        print("pretrain: interrupted before training began; the same command starts again", file=sys.stderr)
+    except KeyboardInterrupt:  # before the first step, or the second one: the first is heeded between two steps
+        print("pretrain: interrupted; the same command goes on from what was saved last", file=sys.stderr)
         return 130
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -172,7 +171,7 @@ class MaskFiller:
             raise ValueError(f"{address} has no head that guesses masked words; use a checkpoint of pretraining")
         model_config = dataclasses.replace(weights.config, attention="xla")  # which runs everywhere
         model = BertForPreTraining(model_config, weights.has("heads/next_sentence"))
-        params = jax.tree.map(jnp.asarray, name_map.nest(weights.params))
+        params = jax.device_put(name_map.nest(weights.params))
         return cls(model, params, weights.tokenizer, top_k, batch_size)
 
     def answers(self, queries: Iterable[Query]) -> Iterator[Answer]:

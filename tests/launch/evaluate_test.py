@@ -1,13 +1,11 @@
 import json
-import subprocess
-import sys
 
 import pytest
 
 from bert_jax.training.evaluation import EvalConfig
 from bert_jax.training.pretraining import evaluate_checkpoint
 from tests.conftest import write_instances
-from tests.faults.runs import ROOT
+from tests.launch.programs import run_launcher
 from tests.training.runs import pretrain, rows
 
 pytestmark = pytest.mark.entry
@@ -45,9 +43,9 @@ def test_a_checkpoint_has_the_metrics_that_its_run_logged(workdir, tiny_instance
 
 @pytest.mark.slow
 def test_the_launcher_prints_one_json_object(workdir):
-    command = [sys.executable, "-m", "launch.evaluate", f"--checkpoint=run:{workdir}@best", "--max_rows=5"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=True)
+    done = run_launcher("evaluate", f"--checkpoint=run:{workdir}@best", "--max_rows=5")
+    assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rows"] == 5
-    wrong = subprocess.run([*command[:3], "--checkpoint=hf:x"], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    wrong = run_launcher("evaluate", "--checkpoint=hf:x")
     assert wrong.returncode == 1
     assert wrong.stderr.startswith("evaluate: 'hf:x' is not the address of a run")

@@ -1,8 +1,5 @@
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +12,8 @@ from bert_jax.models.bert import BertConfig
 from bert_jax.objectives.masked_lm import MaskedLmObjective
 from bert_jax.training.checkpoint import Checkpoints
 from bert_jax.training.state import TrainState
+from tests.launch.programs import run_launcher
 
-ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER = WordPiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "dog", "."])
 CONFIG = BertConfig(
     vocab_size=TOKENIZER.vocab_size, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
@@ -40,23 +37,14 @@ def workdir(tmp_path_factory):
     return directory
 
 
-def fill_mask(*arguments, stdin=""):
-    return subprocess.run(
-        [sys.executable, "-m", "launch.fill_mask", *arguments],
-        cwd=ROOT,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-    )
-
-
 @pytest.mark.entry
 def test_lines_of_the_standard_input_become_json_lines(workdir):
-    done = fill_mask(
-        f"--checkpoint=run:{workdir}@7", "--format=json", "--top_k=2", stdin="The [MASK] sat.\n\nthe cat ||| sat\n"
+    done = run_launcher(
+        "fill_mask",
+        f"--checkpoint=run:{workdir}@7",
+        "--format=json",
+        "--top_k=2",
+        stdin="The [MASK] sat.\n\nthe cat ||| sat\n",
     )
     assert done.returncode == 0, done.stderr
     mask, pair = map(json.loads, done.stdout.splitlines())
@@ -68,7 +56,9 @@ def test_lines_of_the_standard_input_become_json_lines(workdir):
 
 @pytest.mark.entry
 def test_flags_are_answered_for_people(workdir):
-    done = fill_mask(f"--checkpoint=run:{workdir}", "--text=the [MASK]", "--pair=the [MASK] ||| the dog")
+    done = run_launcher(
+        "fill_mask", f"--checkpoint=run:{workdir}", "--text=the [MASK]", "--pair=the [MASK] ||| the dog"
+    )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("the ")
@@ -86,7 +76,9 @@ def test_flags_are_answered_for_people(workdir):
     ],
 )
 def test_errors_are_one_line_and_a_status(workdir, arguments, stdin, message):
-    done = fill_mask(*[argument.replace("WORKDIR", str(workdir)) for argument in arguments], stdin=stdin)
+    done = run_launcher(
+        "fill_mask", *[argument.replace("WORKDIR", str(workdir)) for argument in arguments], stdin=stdin
+    )
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
