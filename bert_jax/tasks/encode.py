@@ -39,8 +39,9 @@ def encode_texts(
 
 def join(parts: Sequence[np.ndarray], tokenizer: WordPiece) -> tuple[np.ndarray, np.ndarray]:
     """Return input_ids and segment_ids of [CLS] part [SEP] part [SEP]."""
-    cls, sep = ([tokenizer.special_ids[name]] for name in ("cls", "sep"))
-    pieces = [piece for index, part in enumerate(parts) for piece in ([] if index else [cls], part, sep) if len(piece)]
+    pieces = [[tokenizer.special_ids["cls"]]]
+    for part in parts:
+        pieces += [part, [tokenizer.special_ids["sep"]]]
     sizes = [len(part) + (1 if index else 2) for index, part in enumerate(parts)]
     return np.concatenate(pieces).astype(np.int32), np.repeat(np.arange(len(parts), dtype=np.int32), sizes)
 

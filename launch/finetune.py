@@ -1,0 +1,26 @@
+"""Fine-tune: `python -m launch.finetune --config=configs/glue.py:task=mrpc --config.init_from=hf:DIR`.
+
+The workdir then has the best checkpoint by the dev metric (run:DIR@best), and result.json. The same command resumes an
+interrupted run. Exit codes: 0 done, 75 asked to stop and saved, 1 an error.
+"""
+
+from absl import app
+
+from bert_jax.config import parse_flags
+from bert_jax.tasks import finetuning, glue
+from bert_jax.tasks.finetuning import Family
+from launch.pretrain import train
+
+FAMILIES = {
+    "glue": Family(glue.GlueData, glue.make_task),
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run the command line."""
+    jobs = dict.fromkeys(FAMILIES, lambda config: finetuning.make_job(finetuning.prepare(config, FAMILIES)))
+    return train(argv, jobs, "configs/glue.py:task=mrpc")
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)
