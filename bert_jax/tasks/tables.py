@@ -107,9 +107,9 @@ def read_csv(path: Path) -> list[Row]:
             if not names:
                 names = [cell.strip() for cell in cells]
             elif cells:
-                rows.append(Row(_name_cells(names, cells, where), where))
-                if start == len(lines) and "\n" in cells[-1]:
+                if start == len(lines) and cells[-1].endswith("\n"):
                     _refuse_open_quote(lines, where, delimiter)
+                rows.append(Row(_name_cells(names, cells, where), where))
     except csv.Error as error:
         raise ValueError(f"{path}:{start + 1}: {error}") from None
     if not rows:
