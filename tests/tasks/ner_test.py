@@ -1,6 +1,7 @@
 """Named entities: the first piece of every word is tagged and scored once, as conlleval does."""
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ def make_data(tmp_path):
         (tmp_path / "train.txt").write_text(train, encoding="utf-8")
         (tmp_path / "dev.txt").write_text(dev, encoding="utf-8")
         paths = {"train": str(tmp_path / "train.txt"), "dev": str(tmp_path / "dev.txt")}
-        return NerData(**({"max_seq_length": 32} | paths | fields))
+        values: dict[str, Any] = {"max_seq_length": 32} | paths | fields
+        return NerData(**values)
 
     return make
 
