@@ -159,7 +159,7 @@ def predicted_tags(words: WordRows, outputs: Outputs, labels: Sequence[str]) -> 
         np.asarray(logits)[positions].argmax(axis=-1)
         for logits, positions in zip(outputs["logits"], words.positions, strict=True)
     ]
-    return [labels[index] for index in np.concatenate(best)]
+    return [labels[index] for index in np.concatenate(best).tolist()]
 
 
 def predictions(
@@ -181,11 +181,13 @@ def score_tags(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
     from seqeval.metrics.sequence_labeling import precision_recall_fscore_support  # slow to import
 
     gold, predicted = [list(tags) for tags in gold], [list(tags) for tags in predicted]
-    precision, recall, f1, _ = precision_recall_fscore_support(gold, predicted, average="micro", zero_division=0)
+    no_warning: Any = 0  # annotated as a text there
+    scores = precision_recall_fscore_support(gold, predicted, average="micro", zero_division=no_warning)
+    precision, recall, f1 = np.array(scores[:3], np.float64).tolist()
     pairs = [pair for tags in zip(gold, predicted, strict=True) for pair in zip(*tags, strict=True)]
     right = sum(expected == got for expected, got in pairs)
     accuracy = right / max(len(pairs), 1)
-    return dict(zip(METRICS, (float(f1), float(precision), float(recall), accuracy), strict=True))
+    return dict(zip(METRICS, (f1, precision, recall, accuracy), strict=True))
 
 
 def _encode_file(file: ConllFile, data: NerData, tokenizer: WordPiece) -> WordRows:
