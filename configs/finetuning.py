@@ -28,7 +28,7 @@ def finetuning(family: str, recipe: str) -> Any:
                 "dtype": "float32",  # of the computation; or bfloat16
                 "attention": "xla",  # or cudnn, which has no attention dropout
                 "remat": "none",  # or dots, full
-                "scan_unroll": 1,  # layers a loop iteration
+                "scan_unroll": 12,  # layers a loop iteration: without a loop a step is a fifth faster on a CPU
             },
             "optim": {
                 "name": "adamw" if fast else "adamw_bert",
