@@ -311,7 +311,7 @@ def _read_tfds(name: str, file: str, kept: int | None) -> list[SentenceExample]:
     """Return the examples of a split of `glue/<name>`, prepared as ArrayRecord."""
     task = GLUE_TASKS[name]
     split = "test" if name == "ax" else file.removesuffix(".tsv").replace("dev", "validation")
-    source = tfds_tables._open_tfds(Path(f"glue/{name}:{split}"), SourceConfig("tfds"))
+    source = tfds_tables.open_tfds(Path(f"glue/{name}:{split}"), SourceConfig("tfds"))
     builder, origin = source[0], f"tfds:glue/{name}:{split}"
     label_names = getattr(builder.info.features["label"], "names", None)
     texts = task.tfds_texts or task.texts

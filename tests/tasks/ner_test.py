@@ -8,7 +8,7 @@ import pytest
 
 from bert_jax.corpus.vocabulary import WordPiece
 from bert_jax.tasks.conll import read_conll
-from bert_jax.tasks.ner import NerData, encode_documents, make_task, predictions, score_tags
+from bert_jax.tasks.ner import NerData, encode_documents, make_task, predictions, score_tags, split_text
 from tests.conftest import VOCABULARY
 
 TOKENIZER = WordPiece(VOCABULARY)
@@ -133,6 +133,12 @@ def test_predictions_are_words_tags_and_spans():
         },
         {"words": ["mat"], "tags": ["B-X"], "entities": [{"type": "X", "start": 0, "stop": 1, "text": "mat"}]},
     ]
+
+
+def test_words_of_a_plain_text_are_as_in_the_columns():
+    text = '"The cat\'s mat," on-line (U.S.)!'
+    assert split_text(text, TOKENIZER) == ['"', "The", "cat's", "mat", ",", '"', "on-line", "(", "U.S", ".", ")", "!"]
+    assert split_text(" \n", TOKENIZER) == []
 
 
 def conlleval(gold, predicted):
