@@ -164,7 +164,7 @@ def _parse(cells: Mapping[str, Any], where: str, with_labels: bool) -> ChoiceExa
         if context is None:
             context, start = start or None, ""
     texts = [context, start, *choices] if isinstance(choices, list) else [None]
-    if not all(isinstance(text, str) for text in texts):
+    if not (isinstance(context, str) and all(isinstance(text, str) for text in texts)):
         raise ValueError(f"{where}: the row has {', '.join(map(str, cells))}; accepted, as texts: {_ACCEPTED}")
     if len(choices) < 2:
         raise ValueError(f"{where}: {len(choices)} choices; 2 or more are needed ({_ACCEPTED})")
@@ -173,7 +173,7 @@ def _parse(cells: Mapping[str, Any], where: str, with_labels: bool) -> ChoiceExa
 
 
 def _label(cells: Mapping[str, Any], choices: int, where: str) -> int:
-    label = cells.get("label")
+    label = cells.get("label", "")
     if isinstance(label, bool) or str(label) not in map(str, range(choices)):
         got = f"the label is {label!r}" if "label" in cells else f"no label among {', '.join(map(str, cells))}"
         raise ValueError(f"{where}: {got}; the number of the right ending is needed, 0 to {choices - 1}")

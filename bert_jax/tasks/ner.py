@@ -153,13 +153,26 @@ def encode_documents(
     return WordRows(EncodedRows(input_ids, segment_ids, truncated=truncated), positions, split)
 
 
+def split_text(text: str, tokenizer: WordPiece) -> list[str]:
+    """Return a plain text's words, much as CoNLL's: punctuation at a word's ends is apart, inside a word it is left."""
+    words: list[str] = []
+    for word in text.split():
+        begin, end = 0, len(word)
+        while begin < end and tokenizer.stands_alone(word[begin]):
+            begin += 1
+        while begin < end and tokenizer.stands_alone(word[end - 1]):
+            end -= 1
+        words += [*word[:begin], *filter(None, [word[begin:end]]), *word[end:]]
+    return words
+
+
 def predicted_tags(words: WordRows, outputs: Outputs, labels: Sequence[str]) -> list[str]:
     """Return the most probable tag of every word, in order."""
     best = [
         np.asarray(logits)[positions].argmax(axis=-1)
         for logits, positions in zip(outputs["logits"], words.positions, strict=True)
     ]
-    return [labels[index] for index in np.concatenate(best).tolist()]
+    return [str(labels[index]) for index in np.concatenate(best)]
 
 
 def predictions(
