@@ -5,6 +5,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 RECIPES = ("paper", "fast")
+PRESETS = ("paper", "smoke")  # smoke: does it run at all?
+SMOKE_ROWS = 64
 
 
 def finetuning(family: str, recipe: str) -> Any:

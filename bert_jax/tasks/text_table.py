@@ -49,8 +49,10 @@ class TextTableData(TaskData):
     score: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a fraction that leaves nothing, and a second column without a first."""
+        """Refuse no table, a fraction that leaves nothing, and a second column without a first."""
         super().__post_init__()
+        if not self.train:
+            raise ValueError(f"config.data.train is empty; give a table, {', '.join(READERS)}")
         if not 0 < self.dev_fraction < 1:
             raise ValueError(f"config.data.dev_fraction is {self.dev_fraction}; use a number between 0 and 1")
         if self.second_column and not self.text_column:
