@@ -72,6 +72,9 @@ def test_context_is_the_smaller_side():
     # Piece 4: 1 on its right in the first window, 1 on its left in the second: the first wins a tie.
     assert first.tolist() == [True, True, True, True, True, False]
     assert second.tolist() == [False, False, True, True, True, True]
+    # Piece 214: 85 on its right in the first, 86 on its left in the second, which is 118 pieces shorter.
+    first, second = max_context([(0, 300), (128, 310)])
+    assert (first[214], first[215]) == (True, False)
 
 
 def find(text, answer, start=None, tokenizer=TOKENIZER):
