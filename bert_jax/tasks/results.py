@@ -14,7 +14,7 @@ RESULT = "result.json"
 
 
 def make_result(
-    config: Any, task: Task, evaluations: Sequence[Mapping[str, float]], seconds: float, steps: int
+    config: Any, task: Task, evaluations: Sequence[Mapping[str, Any]], seconds: float, steps: int
 ) -> dict[str, Any]:
     """Return the content of result.json.
 

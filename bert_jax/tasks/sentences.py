@@ -1,7 +1,8 @@
 """Examples of one text or two with a class or a score → a task. What GLUE's tasks and a user's own table share."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,28 +134,28 @@ def _scores(examples: Sequence[SentenceExample]) -> np.ndarray:
     return np.array(scores, np.float32)
 
 
-def read_examples(lines: Iterable[str], columns: Sequence[str], origin: str) -> list[SentenceExample]:
-    r"""Return unlabelled examples of lines that a user wants predictions for; blank lines are left out.
+def read_examples(lines: Iterable[str], columns: Sequence[str], origin: str) -> Iterator[SentenceExample]:
+    r"""Yield unlabelled examples of lines that a user wants predictions for; blank lines are left out.
 
     Args:
         lines: JSON objects if the first is one, else plain texts, of a pair `first<TAB>second`.
         columns: names of the one or two texts in the objects, a task's facts["text_columns"].
         origin: where the lines are from, such as a path, for messages.
 
-    Returns:
-        Examples; their row_id is the number of their line, from 1.
+    Yields:
+        Examples, as far as the lines are right; their row_id is the number of their line, from 1.
 
     Raises:
         ValueError: a line has another number of texts, or an object lacks a column.
     """
-    lines = [line.rstrip("\r\n") for line in lines]
-    first = next((line for line in lines if line.strip()), "").lstrip()
-    examples = []
-    if first.startswith("{") and first.rstrip().endswith("}"):
+    rest = (line.rstrip("\r\n") for line in lines)
+    begin = up_to_text(rest)
+    first = begin[-1].strip() if begin else ""
+    lines = itertools.chain(begin, rest)
+    if first.startswith("{") and first.endswith("}"):
         for cells, where in parse_json_lines(lines, origin):
-            texts = [text_of(cells, column, where) for column in columns]
-            examples.append(_unlabelled(texts, where))
-        return examples
+            yield _unlabelled([text_of(cells, column, where) for column in columns], where)
+        return
     for number, line in enumerate(lines, 1):
         if line.strip():
             texts = line.split("\t") if len(columns) == 2 else [line]
@@ -164,8 +165,17 @@ def read_examples(lines: Iterable[str], columns: Sequence[str], origin: str) -> 
                     f"{where}: {len(texts)} texts instead of 2; write first<TAB>second ({', '.join(columns)}), or one "
                     "JSON object a line"
                 )
-            examples.append(_unlabelled(texts, where))
-    return examples
+            yield _unlabelled(texts, where)
+
+
+def up_to_text(lines: Iterator[str]) -> list[str]:
+    """Take the lines up to the first that is not blank."""
+    taken = []
+    for line in lines:
+        taken.append(line)
+        if line.strip():
+            break
+    return taken
 
 
 def text_of(cells: Mapping[str, Any], column: str, where: str) -> str:

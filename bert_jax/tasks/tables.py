@@ -4,7 +4,7 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -142,7 +142,7 @@ def read_json_lines(path: Path) -> list[Row]:
     return [Row(cells, where) for cells, where in parse_json_lines(read_lines(path), str(path))]
 
 
-def parse_json_lines(lines: Sequence[str], origin: str) -> Iterator[tuple[dict[str, Any], str]]:
+def parse_json_lines(lines: Iterable[str], origin: str) -> Iterator[tuple[dict[str, Any], str]]:
     """Yield the object of every line that is not blank, and `origin:line`.
 
     Raises:

@@ -27,17 +27,17 @@ def test_a_classifier_s_order_is_kept_for_the_same_names_only():
 
 
 def test_plain_lines_pairs_and_objects_are_read():
-    assert read_examples(["a\tb\n", "\n", "{c}\n"], ["text"], "f") == [example("a\tb"), example("{c}", line=3)]
-    assert read_examples(["a\tb"], ["one", "two"], "f") == [example("a", "b")]
+    assert [*read_examples(["a\tb\n", "\n", "{c}\n"], ["text"], "f")] == [example("a\tb"), example("{c}", line=3)]
+    assert [*read_examples(["a\tb"], ["one", "two"], "f")] == [example("a", "b")]
     objects = ['{"two": "b", "one": "a", "label": "x"}', "", '{"one": "c", "two": ""}']
-    assert read_examples(objects, ["one", "two"], "f") == [example("a", "b"), example("c", "", line=3)]
-    assert read_examples([], ["text"], "f") == []
+    assert [*read_examples(objects, ["one", "two"], "f")] == [example("a", "b"), example("c", "", line=3)]
+    assert [*read_examples([], ["text"], "f")] == []
 
 
 def test_lines_without_the_texts_are_named():
     with pytest.raises(ValueError, match="f:2: 1 texts instead of 2; write first<TAB>second"):
-        read_examples(["a\tb", "a"], ["one", "two"], "f")
+        list(read_examples(["a\tb", "a"], ["one", "two"], "f"))
     with pytest.raises(ValueError, match="f:2: 'text' must be a text; got no such column; the row has txt"):
-        read_examples(['{"text": "a"}', '{"txt": "b"}'], ["text"], "f")
+        list(read_examples(['{"text": "a"}', '{"txt": "b"}'], ["text"], "f"))
     with pytest.raises(ValueError, match="f:2: not JSON"):
-        read_examples(['{"text": "a"}', "plain"], ["text"], "f")
+        list(read_examples(['{"text": "a"}', "plain"], ["text"], "f"))
