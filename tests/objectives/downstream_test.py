@@ -29,11 +29,14 @@ def make_batch(kind, length=LENGTH):
         batch["label_ids"] = np.full((ROWS, length), -1, np.int32)
         batch["label_ids"][:, :LENGTH] = np.where(np.arange(LENGTH) < LENGTHS[:, None], labels, -1)
     elif kind == "span":
-        batch |= {"start_positions": np.int32([1, 2, 0, 0]), "end_positions": np.int32([3, 6, 0, 0])}
+        batch |= {
+            "start_positions": np.array([1, 2, 0, 0], np.int32),
+            "end_positions": np.array([3, 6, 0, 0], np.int32),
+        }
     elif kind == "scores":
-        batch["label_ids"] = np.float32([0.5, -2.0, 3.0, 9.0])
+        batch["label_ids"] = np.array([0.5, -2.0, 3.0, 9.0], np.float32)
     else:
-        batch["label_ids"] = np.int32([1, 0, 1, 1])
+        batch["label_ids"] = np.array([1, 0, 1, 1], np.int32)
     return jax.tree.map(jnp.asarray, batch)
 
 
