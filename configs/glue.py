@@ -21,6 +21,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from bert_jax.config import choose, parse_arg
+from bert_jax.tasks import grids
 from bert_jax.tasks.glue import GLUE_TASKS
 from configs.finetuning import RECIPES, finetuning
 
@@ -41,7 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "directory": "glue_data",  # with the official folders, or tfds:glue/TASK
             "batch_size": 32,  # rows a step; A.3
             "max_seq_length": 128,  # word pieces a row; run_classifier.py
-            "max_buckets": 6,  # lengths that rows are padded to, each compiled once
+            "max_buckets": 8,  # lengths that rows are padded to, each compiled once
             "max_train_rows": 0,  # the first so many; 0: all
         }
     )
@@ -50,15 +51,4 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def sweep(add: Callable[..., None]) -> None:
     """Add the paper's grid, three seeds each: batch 16 and 32, rate 5e-5, 3e-5 and 2e-5, 2 to 4 epochs (A.3)."""
-    for batch_size in (16, 32):
-        for rate in (5e-5, 3e-5, 2e-5):
-            for epochs in (2, 3, 4):
-                for seed in range(3):
-                    add(
-                        **{
-                            "data.batch_size": batch_size,
-                            "optim.peak_learning_rate": rate,
-                            "num_epochs": epochs,
-                            "seed": seed,
-                        }
-                    )
+    grids.paper(add, seeds=3)

@@ -42,7 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "dev": "",  # likewise; its accuracy chooses the best checkpoint
             "batch_size": 16,  # rows a step, each of all its choices; §4.4
             "max_seq_length": 128,  # word pieces of a context with a choice; the paper does not say
-            "max_buckets": 6,  # lengths that rows are padded to, each compiled once
+            "max_buckets": 8,  # lengths that rows are padded to, each compiled once
             "max_train_rows": SMOKE_ROWS if smoke else 0,  # the first so many rows; 0: all
         }
     )

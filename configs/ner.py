@@ -49,7 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "tag_column": placeholder(int),  # of the tags; None: the last, or found
             "batch_size": 32,  # rows a step; of A.3's 16 and 32
             "max_seq_length": 128,  # word pieces a row; Hugging Face's default for NER, the paper does not say
-            "max_buckets": 6,  # lengths that rows are padded to, each compiled once
+            "max_buckets": 8,  # lengths that rows are padded to, each compiled once
         }
     )
     return config

@@ -55,7 +55,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "max_answer_length": 30,  # word pieces of a predicted answer; run_squad.py
             "n_best": 20,  # starts and ends that are combined; run_squad.py
             "null_score_diff_threshold": 0.0,  # no answer if its score is above the best one's by more; run_squad.py
-            "max_buckets": 6,  # lengths that windows are padded to, each compiled once
+            "max_buckets": 8,  # lengths that windows are padded to, each compiled once
             "max_train_rows": SMOKE_ROWS if smoke else 0,  # the first so many windows; 0: all
         }
     )

@@ -42,7 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "score": False,  # labels are numbers to be predicted, not classes
             "batch_size": 32,  # rows a step; A.3
             "max_seq_length": 128,  # word pieces a row; run_classifier.py
-            "max_buckets": 6,  # lengths that rows are padded to, each compiled once
+            "max_buckets": 8,  # lengths that rows are padded to, each compiled once
         }
     )
     return config

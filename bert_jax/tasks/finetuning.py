@@ -1,33 +1,30 @@
 """Fine-tuning: a task and a checkpoint become a job; what does not fit is said here, before anything is written."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from bert_jax.config import build, fingerprint, to_plain
 from bert_jax.corpus.vocabulary import WordPiece
-from bert_jax.input.placement import local_rows, place_batch
+from bert_jax.input.placement import local_rows
+from bert_jax.interop.weights import Weights
 from bert_jax.models.bert import BertConfig
 from bert_jax.objectives.downstream import DownstreamObjective
-from bert_jax.tasks.batches import Schedule, held_out_batches, train_batches
+from bert_jax.tasks.batches import Schedule, train_batches
+from bert_jax.tasks.held_out import HeldOutRunner, make_evaluate
 from bert_jax.tasks.results import write_result
-from bert_jax.tasks.task import EncodedRows, HeldOut, Outputs, Task, TaskData
-from bert_jax.training import addresses, sharding, throughput
+from bert_jax.tasks.task import EncodedRows, Task, TaskData
+from bert_jax.training import addresses, throughput
 from bert_jax.training.checkpoint import BestBy
 from bert_jax.training.loop import TrainConfig
 from bert_jax.training.mesh import MeshConfig, check_batch_size, make_mesh
-from bert_jax.training.metrics import evaluation_row
 from bert_jax.training.optimizers import OptimizerConfig
 from bert_jax.training.run import Job
-from bert_jax.training.state import Batch, Metrics
 
-INPUTS = {"input_ids", "input_mask", "segment_ids", "row_weights"}  # what rows have without answers
+MAY_MISS = ("heads", "pooler")  # what a checkpoint need not have, by first names
 
 # (config.data, the checkpoint's vocabulary, the checkpoint's labels) → the task
 MakeTask = Callable[[Any, WordPiece, tuple[str, ...]], Task]
@@ -110,15 +107,15 @@ class Prepared:
         config: resolved.
         task: encoded with the checkpoint's vocabulary.
         schedule: of its training rows.
-        tokenizer: the checkpoint's.
-        keeps_classifier: whether the checkpoint's classifier has the task's labels, and is trained on.
+        weights: the checkpoint.
+        leave_out: modules of the checkpoint that are not taken: a classifier of other labels.
     """
 
     config: FinetuneConfig
     task: Task
     schedule: Schedule
-    tokenizer: WordPiece
-    keeps_classifier: bool
+    weights: Weights
+    leave_out: tuple[str, ...]
 
     @property
     def objective(self) -> DownstreamObjective:
@@ -154,13 +151,13 @@ def prepare(section: Any, families: Mapping[str, Family]) -> Prepared:
         )
     task = family.make_task(data, weights.tokenizer, weights.labels)
     schedule = Schedule(task.train.lengths, data.batch_size, data.max_buckets)
-    config = _resolve(values | {"model": model, "data": data}, schedule.steps_per_epoch)
-    keeps = weights.labels == task.labels and weights.has("heads/classifier") and bool(task.labels)
-    return Prepared(config, task, schedule, weights.tokenizer, keeps or task.head == "span")
+    config = resolve(values | {"model": model, "data": data}, schedule.steps_per_epoch)
+    leave_out = () if task.labels and weights.labels == task.labels else ("heads/classifier",)
+    return Prepared(config, task, schedule, weights, leave_out)
 
 
-def _resolve(values: dict[str, Any], steps_per_epoch: int) -> FinetuneConfig:
-    """Turn epochs and fractions into steps."""
+def resolve(values: dict[str, Any], steps_per_epoch: int) -> FinetuneConfig:
+    """Return the config of plain values, epochs and fractions turned into steps."""
     num_steps = values["num_epochs"] * steps_per_epoch
     times = values["eval"].get("times_per_epoch", FinetuneEval.times_per_epoch)
     every = max(1, math.ceil(steps_per_epoch / times)) if times else 0
@@ -193,14 +190,14 @@ def make_job(prepared: Prepared) -> Job:
         batch_size=config.data.batch_size,
         seed=config.seed,
         init_from=config.init_from,
-        may_miss=("heads", "pooler"),
-        leave_out=() if prepared.keeps_classifier else ("heads/classifier",),
+        may_miss=MAY_MISS,
+        leave_out=prepared.leave_out,
         mesh=mesh,
         batches=lambda first: train_batches(task.train, schedule, config.seed, first, rows),
         evaluate=make_evaluate(runner, task.held_out),
         data_fingerprint=rows_fingerprint(task.train),
         row=throughput.bert_row_flops(config.model, tokens, 0),
-        tokenizer=prepared.tokenizer,
+        tokenizer=prepared.weights.tokenizer,
         best_by=BestBy(f"eval/{task.best_metric}", higher_is_better=True),
         patience_evaluations=config.eval.patience_evaluations,
         on_complete=lambda workdir: write_result(workdir, config, task),
@@ -223,82 +220,3 @@ def rows_fingerprint(rows: EncodedRows) -> str:
     """Return hex digits that depend on every token and target."""
     parts = [rows.input_ids, rows.segment_ids, *rows.token_targets.values(), [*rows.targets.values()]]
     return fingerprint([[fingerprint(np.concatenate(arrays).tolist()) for arrays in parts if len(arrays)]])
-
-
-@dataclasses.dataclass(frozen=True)
-class HeldOutRunner:
-    """Runs a model over rows of any lengths.
-
-    Attributes:
-        objective: with the model.
-        batch_size: rows at a time.
-        max_buckets: lengths that rows are padded to, at most.
-        mesh: the devices.
-    """
-
-    objective: DownstreamObjective
-    batch_size: int
-    max_buckets: int
-    mesh: Mesh
-
-    @functools.cached_property
-    def _step(self) -> Callable[[Any, Batch], tuple[dict[str, jax.Array], Metrics]]:
-        def step(params: Any, batch: Batch) -> tuple[dict[str, jax.Array], Metrics]:
-            if set(batch) <= INPUTS:  # rows without answers
-                return self.objective.outputs_of(params, batch), {}
-            _, metrics, _ = self.objective.loss(params, {}, batch, self.objective.normalizers(batch), None)
-            return self.objective.outputs_of(params, batch), metrics
-
-        return jax.jit(step, out_shardings=sharding.replicated(self.mesh))
-
-    def run(
-        self, params: Any, rows: EncodedRows, interrupted: Callable[[], bool] = lambda: False
-    ) -> tuple[Outputs, dict[str, float]] | None:
-        """Return the head's outputs of all rows, in their order, and the mean metrics; None if it was broken off."""
-        collected: dict[str, list[Any]] = {}
-        sums: dict[str, tuple[float, float]] = {}
-        local = local_rows(self.batch_size, self.mesh)
-        for numbers, batch in held_out_batches(rows, self.batch_size, self.max_buckets, local):
-            if interrupted():
-                return None
-            with sharding.on_mesh(self.mesh):
-                outputs, metrics = jax.device_get(self._step(params, place_batch(batch, self.mesh)))
-            for name, (total, count) in metrics.items():
-                before = sums.get(name, (0.0, 0.0))
-                sums[name] = (before[0] + float(total), before[1] + float(count))
-            for name, values in outputs.items():
-                store = collected.setdefault(name, [None] * len(rows))
-                for number, value in zip(numbers, values, strict=True):
-                    if number >= 0:
-                        store[number] = value
-        row = evaluation_row(sums)
-        if self.objective.head in ("sentences", "choices"):
-            return {name: np.stack(values) for name, values in collected.items()}, row
-        # One for each token: padding off.
-        lengths = [len(ids) for ids in rows.input_ids]
-        cut = {
-            name: [value[:length] for value, length in zip(values, lengths, strict=True)]
-            for name, values in collected.items()
-        }
-        return cut, row
-
-
-def make_evaluate(runner: HeldOutRunner, held_out: Mapping[str, HeldOut]) -> Callable[..., dict[str, float] | None]:
-    """Return (parameters, whether to break off) → the `eval/` row of all splits, None if it was broken off.
-
-    The first split's metrics are `eval/accuracy`, another's `eval/mismatched/accuracy`.
-    """
-
-    def run_evaluation(params: Any, interrupted: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-        row: dict[str, float] = {}
-        for number, (split, part) in enumerate(held_out.items()):
-            found = runner.run(params, part.rows, interrupted)
-            if found is None:
-                return None
-            outputs, means = found
-            prefix = f"eval/{split}/" if number else "eval/"
-            row |= {f"{prefix}{name}": value for name, value in part.score(outputs).items()}
-            row[f"{prefix}loss"] = means["eval/task_loss"]
-        return row
-
-    return run_evaluation

@@ -31,7 +31,7 @@ class TaskData:
 
     batch_size: int = 32
     max_seq_length: int = 128
-    max_buckets: int = 6
+    max_buckets: int = 8
 
     def __post_init__(self) -> None:
         """Refuse what cannot be batched."""

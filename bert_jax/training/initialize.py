@@ -99,13 +99,13 @@ def initialize(
         return Start(state, 0, {}, f"starting from scratch with seed {source.seed}")
     if found is not None:
         loaded = checkpoint.load_params(found)
-    loaded = _without(loaded, source.leave_out)
+    loaded = without_modules(loaded, source.leave_out)
     params, notes = merge_params(state.params, loaded, source.init_from, source.may_miss)
     state = dataclasses.replace(state, params=jax.device_put(params, state_shardings(abstract.params)))
     return Start(state, 0, {}, "\n".join([f"starting from the parameters of {source.init_from}", *notes]))
 
 
-def _without(loaded: Any, modules: tuple[str, ...]) -> dict[str, Any]:
+def without_modules(loaded: Any, modules: tuple[str, ...]) -> dict[str, Any]:
     """Return parameters by their names, without those of some modules."""
     named = {parameter_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(loaded)}
     return {name: leaf for name, leaf in named.items() if not name.startswith(tuple(f"{m}/" for m in modules))}

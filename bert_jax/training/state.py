@@ -84,16 +84,20 @@ class Hyper:
     seed: Any
 
 
-def make_hyper(config: OptimizerConfig, total_steps: int, seed: int, mesh: Mesh) -> Hyper:
-    """Return the hyper-parameters of one run, on every device of the mesh."""
-    values = Hyper(
+def hyper_values(config: OptimizerConfig, total_steps: int, seed: int) -> Hyper:
+    """Return the hyper-parameters of one run, numpy scalars."""
+    return Hyper(
         peak_learning_rate=np.float32(config.peak_learning_rate),
         warmup_steps=np.int32(config.warmup_steps),
         total_steps=np.int32(total_steps),
         weight_decay=np.float32(config.weight_decay),
         seed=np.uint32(seed % 2**32),
     )
-    return jax.device_put(values, sharding.replicated(mesh))
+
+
+def make_hyper(config: OptimizerConfig, total_steps: int, seed: int, mesh: Mesh) -> Hyper:
+    """Return the hyper-parameters of one run, on every device of the mesh."""
+    return jax.device_put(hyper_values(config, total_steps, seed), sharding.replicated(mesh))
 
 
 def make_state(params: Any, optimizer: optax.GradientTransformationExtraArgs, carry: Any) -> TrainState:

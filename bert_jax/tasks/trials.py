@@ -1,0 +1,277 @@
+"""Trials of a sweep: fine-tuning runs that go through one compiled step together, one or several on each device.
+
+Learning rate, weight decay, warm-up, number of steps and seed are arrays of that step (`training.state.Hyper`), and the
+schedule of buckets is the same for all seeds: a sweep compiles once for each batch shape, not for each trial. Trials
+lie along a mesh axis of their own and never communicate, so each comes out as if it had run alone.
+
+A trial scores its last epoch, the paper's protocol; nothing but its result is kept.
+"""
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from bert_jax.config import fingerprint, to_plain
+from bert_jax.interop import name_map
+from bert_jax.tasks import finetuning
+from bert_jax.tasks.batches import collate, held_out_batches
+from bert_jax.tasks.finetuning import Family, FinetuneConfig, Prepared
+from bert_jax.tasks.held_out import INPUTS, Collector
+from bert_jax.tasks.results import make_result
+from bert_jax.training.initialize import merge_params, without_modules
+from bert_jax.training.optimizers import make_optimizer, parameter_name
+from bert_jax.training.state import TrainState, hyper_values, make_state
+from bert_jax.training.step import make_train_step
+
+AXIS = "trials"
+# What trials of one compiled step may differ in; the batch size decides the shapes.
+SHARED = ("seed", "num_epochs", "warmup_fraction", "optim.peak_learning_rate", "optim.weight_decay")
+# Sections that do not change a trial's result.
+_INCIDENTAL = ("mesh", "train", "eval")
+LOG_EVERY_STEPS = 20  # metrics are fetched so often, all at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One fine-tuning run of a sweep.
+
+    Attributes:
+        trial_id: 8 hex digits of all that decides its result.
+        overrides: of the sweep's config, by dotted names.
+        values: the config with them, plain.
+    """
+
+    trial_id: str
+    overrides: Mapping[str, Any]
+    values: Mapping[str, Any]
+
+    def group(self) -> str:
+        """Return what trials that share compiled steps have in common."""
+        values = to_plain(self.values)
+        for name in SHARED:
+            *sections, key = name.split(".")
+            functools.reduce(lambda section, part: section[part], sections, values).pop(key)
+        return fingerprint(values)
+
+
+def plan(config: Any, sweep: Callable[[Callable[..., None]], None]) -> list[Trial]:
+    """Return the trials of a sweep, in their order; one that was added twice is there once.
+
+    Args:
+        config: a ConfigDict.
+        sweep: a config file's `sweep(add)`; `add(**overrides)` is one trial.
+
+    Raises:
+        ValueError: an override of a key that the config has not, or no trial at all.
+    """
+    trials: dict[str, Trial] = {}
+
+    def add(**overrides: Any) -> None:
+        changed = config.copy_and_resolve_references()
+        try:
+            changed.update_from_flattened_dict(overrides)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"sweep: add({overrides}) does not fit the config: {error}") from error
+        values = to_plain(changed)
+        trial_id = fingerprint({key: value for key, value in values.items() if key not in _INCIDENTAL})
+        trials.setdefault(trial_id, Trial(trial_id, overrides, values))
+
+    sweep(add)
+    if not trials:
+        raise ValueError("the sweep adds no trial; call add(**overrides) at least once")
+    return list(trials.values())
+
+
+def run_trials(
+    trials: Sequence[Trial],
+    families: Mapping[str, Family],
+    trials_per_device: int,
+    say: Callable[[str], None],
+) -> Iterator[tuple[Trial, dict[str, Any]]]:
+    """Run trials, as many at once as the devices hold, and yield each with its result as it is known.
+
+    Args:
+        trials: of `plan`; those that share compiled steps are run together, in the order given.
+        families: by config.family.
+        trials_per_device: that a device holds at once.
+        say: takes lines for the user.
+    """
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(trial.group(), []).append(trial)
+    done = 0
+    for group in groups.values():
+        prepared = finetuning.prepare(group[0].values, families)
+        for line in prepared.task.notes if not done else ():
+            say(line)
+        runner = TrialRunner(prepared, trials_per_device, jax.local_devices())
+        for num_epochs in dict.fromkeys(trial.values["num_epochs"] for trial in group):
+            same = [trial for trial in group if trial.values["num_epochs"] == num_epochs]
+            for first in range(0, len(same), runner.capacity):
+                wave = same[first : first + runner.capacity]
+                say(f"trials {done + 1}–{done + len(wave)} of {len(trials)}: {', '.join(map(describe, wave))}")
+                yield from zip(wave, runner.run(wave, say), strict=True)
+                done += len(wave)
+
+
+def describe(trial: Trial) -> str:
+    """Return a trial's overrides in short."""
+    values = [f"{name.split('.')[-1]} {value}" for name, value in trial.overrides.items()]
+    return f"{trial.trial_id} ({', '.join(values)})"
+
+
+class TrialRunner:
+    """Runs waves of trials of one task, batch size and model.
+
+    Attributes:
+        capacity: trials at once.
+    """
+
+    def __init__(self, prepared: Prepared, trials_per_device: int, devices: Sequence[Any]) -> None:
+        """Compile nothing yet.
+
+        Args:
+            prepared: of any of the trials.
+            trials_per_device: 1 or more.
+            devices: of this process.
+        """
+        self.capacity = trials_per_device * len(devices)
+        self._prepared = prepared
+        self._mesh = Mesh(np.array(devices), (AXIS,))
+        self._apart, self._whole = (NamedSharding(self._mesh, spec) for spec in (PartitionSpec(AXIS), PartitionSpec()))
+        config, objective = prepared.config, prepared.objective
+        self._optimizer = make_optimizer(config.optim)
+        step = make_train_step(objective, self._optimizer, config.train.microbatches)
+        self._step = jax.jit(self._over_trials(step), donate_argnums=0)
+        self._init = jax.jit(self._over_trials(self._start, shared=(True, False)))
+        self._outputs = jax.jit(self._over_trials(objective.outputs_of, shared=(False, True)))
+
+    def run(self, wave: Sequence[Trial], say: Callable[[str], None]) -> list[dict[str, Any]]:
+        """Train a wave of trials with as many epochs each, and return their results."""
+        prepared = self._prepared
+        # Idle places repeat the last trial; what they come to is not looked at.
+        filled = [*wave, *[wave[-1]] * (self.capacity - len(wave))]
+        configs = [self._config(trial) for trial in filled]
+        started = time.perf_counter()
+        state = self._init(self._loaded, self._put(np.array([config.seed for config in configs], np.uint32)))
+        state, first_bad = self._train(state, configs, say)
+        seconds = time.perf_counter() - started
+        results = []
+        for trial, config, row, bad in zip(wave, configs, self._evaluate(state.params), first_bad, strict=False):
+            row["step"] = config.train.num_steps
+            # The wave's seconds belong to all its trials.
+            result = make_result(config, prepared.task, [row], seconds / len(wave), config.train.num_steps)
+            failed = f"the loss of step {bad} is not finite" if bad else degenerate(row)
+            result |= {"trial": trial.trial_id, "overrides": dict(trial.overrides)} | (
+                {"failed": failed} if failed else {}
+            )
+            results.append(result)
+        return results
+
+    def _config(self, trial: Trial) -> FinetuneConfig:
+        prepared = self._prepared
+        values = {**trial.values, "model": prepared.config.model, "data": prepared.config.data}
+        return finetuning.resolve(values, prepared.schedule.steps_per_epoch)
+
+    def _train(
+        self, state: TrainState, configs: list[FinetuneConfig], say: Callable[[str], None]
+    ) -> tuple[TrainState, list[int]]:
+        """Return the last state, and each trial's first step whose loss was not finite (0: none)."""
+        schedule, rows, num_steps = self._prepared.schedule, self._prepared.task.train, configs[0].train.num_steps
+        hyper = self._put(_stack([hyper_values(config.optim, num_steps, config.seed) for config in configs]))
+        first_bad, pending = [0] * len(configs), []
+        for number in range(num_steps):
+            chosen = [schedule.step(number, config.seed) for config in configs]
+            batches = [collate(rows, numbers, length) for length, numbers in chosen]
+            state, metrics = self._step(state, self._put(_stack(batches)), hyper)
+            pending.append((metrics["loss"][0], metrics["nonfinite"][0]))
+            if len(pending) == LOG_EVERY_STEPS or number + 1 == num_steps:
+                losses, bad = (np.array(values) for values in zip(*jax.device_get(pending), strict=True))
+                for trial in np.flatnonzero(bad.any(axis=0)):
+                    step = number + 2 - len(pending) + int(bad[:, trial].argmax())
+                    first_bad[trial] = first_bad[trial] or step
+                shown = " ".join(f"{loss:.3f}" for loss in losses.mean(axis=0))
+                say(f"  step {number + 1:,}/{num_steps:,}  loss {shown}")
+                pending.clear()
+        return state, first_bad
+
+    def _evaluate(self, params: Any) -> list[dict[str, float]]:
+        """Return each trial's `eval/` row."""
+        config, task = self._prepared.config, self._prepared.task
+        found: list[dict[str, float]] = [{} for _ in range(self.capacity)]
+        for number, (split, part) in enumerate(task.held_out.items()):
+            collectors = [Collector(task.head, part.rows) for _ in found]
+            size = config.eval.batch_size
+            for numbers, batch in held_out_batches(part.rows, size, config.data.max_buckets, slice(0, size)):
+                inputs = {name: batch[name] for name in INPUTS}
+                outputs = jax.device_get(self._outputs(params, jax.device_put(inputs, self._whole)))
+                for trial, collector in enumerate(collectors):
+                    collector.add(numbers, {name: values[trial] for name, values in outputs.items()})
+            prefix = f"eval/{split}/" if number else "eval/"
+            for row, collector in zip(found, collectors, strict=True):
+                row |= {f"{prefix}{name}": value for name, value in part.score(collector.outputs()).items()}
+        return found
+
+    @functools.cached_property
+    def _loaded(self) -> dict[str, Any]:
+        """The checkpoint's parameters by name, on every device."""
+        weights = self._prepared.weights
+        kept = without_modules(name_map.nest(weights.params), self._prepared.leave_out)
+        wanted = jax.eval_shape(self._prepared.objective.init, 0)
+        names = {parameter_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(wanted)}
+        return jax.device_put({name: value for name, value in kept.items() if name in names}, self._whole)
+
+    def _start(self, loaded: dict[str, Any], seed: jax.Array) -> TrainState:
+        objective, address = self._prepared.objective, self._prepared.config.init_from
+        params, _ = merge_params(objective.init(seed), loaded, address, finetuning.MAY_MISS)
+        return make_state(params, self._optimizer, {})
+
+    def _put(self, tree: Any) -> Any:
+        return jax.device_put(tree, self._apart)
+
+    def _over_trials(self, function: Callable[..., Any], shared: tuple[bool, ...] | None = None) -> Callable[..., Any]:
+        """Return the function of trees with a leading axis of trials, which is split over the devices.
+
+        Args:
+            function: of one trial.
+            shared: for each argument, whether all trials have the same one, without that axis; None: none is.
+        """
+        per_device = self.capacity // self._mesh.size
+
+        def call(*args: Any) -> Any:
+            same = shared or (False,) * len(args)
+            specs = tuple(PartitionSpec() if whole else PartitionSpec(AXIS) for whole in same)
+
+            def on_device(*parts: Any) -> Any:
+                axes = tuple(None if whole else 0 for whole in same)
+                if per_device > 1:
+                    return jax.vmap(function, in_axes=axes)(*parts)
+                # One trial: plain products, which CPUs do faster than batched ones of one.
+                alone = [p if whole else jax.tree.map(lambda x: x[0], p) for p, whole in zip(parts, same, strict=True)]
+                return jax.tree.map(lambda x: x[None], function(*alone))
+
+            return jax.shard_map(
+                on_device, mesh=self._mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False
+            )(*args)
+
+        return call
+
+
+def degenerate(row: Mapping[str, float]) -> str:
+    """Return why a trial that ended well is no use, "" if it is: it predicts one class, or no number at all."""
+    if row.get("eval/constant_prediction"):
+        return "degenerate: the same prediction for every row"
+    if any(math.isnan(value) for value in row.values()):
+        return "degenerate: a metric is not a number"
+    return ""
+
+
+def _stack(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
