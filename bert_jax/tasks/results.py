@@ -23,7 +23,7 @@ def make_result(
         task: trained on.
         evaluations: rows of metrics, each with its `step`, in the order of the steps.
         seconds: of the training steps, compiling included.
-        steps: that took them.
+        steps: that took them; those after the last logged one are not in it.
     """
     key = f"eval/{task.best_metric}"
     best = max(evaluations, key=lambda row: -math.inf if math.isnan(row[key]) else row[key])
@@ -37,7 +37,7 @@ def make_result(
         "optimizer": config.optim.name,
         "max_seq_length": config.data.max_seq_length,
         "train_rows": len(task.train),
-        "steps": steps,
+        "steps": evaluations[-1]["step"],
         "labels": list(task.labels),
         "best_metric": task.best_metric,
         "last": metrics_of(evaluations[-1]),
