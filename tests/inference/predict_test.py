@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from bert_jax.inference.predict import Predictor, chunks, same_choices
+from bert_jax.interop import huggingface
+from bert_jax.tasks.multiple_choice import ChoiceExample
+from bert_jax.tasks.sentences import SentenceExample
+from tests.tasks.tiny_tasks import tiny_weights
+
+
+def test_a_score_and_unnamed_classes():
+    example = [SentenceExample("a cat", None, None, "1", "f:1")]
+    found = Predictor("x", tiny_weights(classifier=1)).classify(example)
+    assert list(found[0]) == ["score"]
+    found = Predictor("x", tiny_weights(classifier=3)).classify(example)
+    assert list(found[0]["probabilities"]) == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    best = max(found[0]["probabilities"], key=lambda label: found[0]["probabilities"][label])
+    assert found[0]["label"] == best
+
+
+def test_rows_do_not_depend_on_those_beside_them():
+    examples = [SentenceExample(text, None, None, "1", "f:1") for text in ("a", "the cat sat on the mat. " * 3)]
+    predictor = Predictor("x", tiny_weights(classifier=3), batch_size=2)
+    together, alone = predictor.classify(examples), predictor.classify(examples[:1])
+    np.testing.assert_allclose(
+        [*together[0]["probabilities"].values()], [*alone[0]["probabilities"].values()], atol=1e-6
+    )
+
+
+def test_a_pretrained_model_is_refused(tmp_path):
+    huggingface.write(tiny_weights(), tmp_path / "hf")
+    with pytest.raises(ValueError, match="has no head of a task: fine-tune it"):
+        Predictor.load(f"hf:{tmp_path / 'hf'}")
+    with pytest.raises(ValueError, match="batch_size is 0; it takes 1 or more"):
+        Predictor("x", tiny_weights(classifier=2), batch_size=0)
+
+
+def test_what_precedes_an_error_comes_first():
+    def items():
+        yield from range(3)
+        raise ValueError("line 4")
+
+    found = chunks(items(), 2)
+    assert [next(found), next(found)] == [[0, 1], [2]]
+    with pytest.raises(ValueError, match="line 4"):
+        next(found)
+    assert list(chunks(range(4), 2)) == [[0, 1], [2, 3]]
+
+
+def test_all_rows_have_as_many_choices():
+    examples = [ChoiceExample("a", ("b",) * count, None, f"f:{line}") for line, count in ((1, 2), (2, 2), (3, 4))]
+    with pytest.raises(ValueError, match="f:3: 4 choices, where f:1 has 2"):
+        list(same_choices(examples))

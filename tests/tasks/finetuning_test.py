@@ -1,0 +1,80 @@
+import dataclasses
+
+import pytest
+
+from bert_jax.interop import huggingface
+from bert_jax.tasks.finetuning import FinetuneEval, make_job, prepare
+from launch.finetune import FAMILIES
+from tests.tasks.tiny_tasks import TEXTS, make_config, tiny_weights, write_files, write_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model") / "hf")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("files")
+    return {family: write_files(family, directory / family) for family in FAMILIES}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_epochs_and_fractions_become_steps(family, model, files):
+    prepared = prepare(make_config(family, model, files[family], num_epochs=2), FAMILIES)
+    job = make_job(prepared)
+    steps = -(-len(prepared.task.train) // 8)
+    assert job.train.num_steps == 2 * steps
+    assert job.optim.warmup_steps == round(0.1 * 2 * steps)
+    assert job.eval_every_steps == job.train.save_every_steps == steps
+    assert job.facts["head"] == prepared.task.head
+    assert job.config.model.vocab_size == prepared.weights.tokenizer.vocab_size
+    batch = next(job.batches(0))
+    assert set(batch) > {"input_ids", "input_mask", "segment_ids", "row_weights"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"init_from": ""}, r"config.init_from is empty: .* use --config.init_from=hf:DIR"),
+        ({"data.max_seq_length": 64}, "config.data.max_seq_length is 64 and hf:.* has 48 position embeddings"),
+        ({"num_epochs": 0}, "config.num_epochs is 0; use 1 or more"),
+        ({"warmup_fraction": 1.0}, "config.warmup_fraction is 1.0; use 0 ≤ fraction < 1"),
+        ({"data.train": ""}, "config.data.train is empty; give a table"),
+        ({"eval.times_per_epoch": -1}, "config.eval.times_per_epoch is -1; use 0 or more"),
+    ],
+)
+def test_what_cannot_be_trained_is_said(overrides, message, model, files):
+    config = make_config("text_table", model, files["text_table"])
+    config.update_from_flattened_dict(overrides)
+    with pytest.raises(ValueError, match=message):
+        prepare(config, FAMILIES)
+
+
+def test_a_label_that_training_does_not_have_is_refused(model, tmp_path):
+    (tmp_path / "train.csv").write_text("text,label\na,x\nb,y\n")
+    (tmp_path / "dev.csv").write_text("text,label\na,x\nb,z\n")
+    files = {"data.train": str(tmp_path / "train.csv"), "data.dev": str(tmp_path / "dev.csv")}
+    with pytest.raises(ValueError, match=r"dev.csv:3: the label is 'z'; accepted: x, y"):
+        prepare(make_config("text_table", model, files), FAMILIES)
+
+
+@pytest.mark.parametrize(("labels", "kept"), [(("other", "feline"), True), (("cat", "dog"), False)])
+def test_a_classifier_is_kept_if_its_labels_are_the_tasks(labels, kept, files, tmp_path):
+    weights = dataclasses.replace(tiny_weights(classifier=2), labels=labels)
+    huggingface.write(weights, tmp_path / "hf")
+    prepared = prepare(make_config("text_table", f"hf:{tmp_path / 'hf'}", files["text_table"]), FAMILIES)
+    assert prepared.task.labels == (labels if kept else ("feline", "other"))
+    assert make_job(prepared).leave_out == (() if kept else ("heads/classifier",))
+
+
+def test_a_part_of_the_table_is_held_out_without_a_dev_file(model, files):
+    config = make_config("text_table", model, files["text_table"], **{"data.dev": "", "data.dev_fraction": 0.3})
+    task = prepare(config, FAMILIES).task
+    assert 0 < len(task.held_out["dev"].rows) < len(task.train)
+    assert len(task.held_out["dev"].rows) + len(task.train) == len(TEXTS)
+
+
+def test_evaluations_are_counted_from_zero():
+    with pytest.raises(ValueError, match="patience_evaluations is -1; use 0 or more"):
+        FinetuneEval(patience_evaluations=-1)
