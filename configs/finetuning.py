@@ -13,7 +13,7 @@ def finetuning(family: str, recipe: str) -> Any:
     """Return the sections that do not depend on the task.
 
     Args:
-        family: of launch.finetune.FAMILIES.
+        family: of bert_jax.tasks.families.FAMILIES.
         recipe: of RECIPES; see configs/glue.py.
     """
     fast = recipe == "fast"

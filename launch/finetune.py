@@ -7,17 +7,9 @@ interrupted run. Exit codes: 0 done, 75 asked to stop and saved, 1 an error.
 from absl import app
 
 from bert_jax.config import parse_flags
-from bert_jax.tasks import finetuning, glue, multiple_choice, ner, squad, text_table
-from bert_jax.tasks.finetuning import Family
+from bert_jax.tasks import finetuning
+from bert_jax.tasks.families import FAMILIES
 from launch.pretrain import train
-
-FAMILIES = {
-    "glue": Family(glue.GlueData, glue.make_task),
-    "text_table": Family(text_table.TextTableData, text_table.make_task),
-    "ner": Family(ner.NerData, ner.make_task),
-    "squad": Family(squad.SquadData, squad.make_task),
-    "multiple_choice": Family(multiple_choice.ChoiceData, multiple_choice.make_task),
-}
 
 
 def main(argv: list[str]) -> int:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from etils import epath
 
+from bert_jax.tasks.families import FAMILIES
 from bert_jax.training.addresses import FAMILIES as READABLE
 from bert_jax.training.checkpoint import load_params, resolve
 from bert_jax.training.metrics import FILE, read_rows
 from bert_jax.training.preemption import EXIT_CODE
 from bert_jax.training.run import run
-from launch.finetune import FAMILIES
 from tests.launch.programs import run_launcher
 from tests.tasks.tiny_tasks import TEXTS, finetune, make_finetuning, write_files, write_model
 from tests.training.runs import rows

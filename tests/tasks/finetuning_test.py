@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 
 from bert_jax.interop import huggingface
+from bert_jax.tasks.families import FAMILIES
 from bert_jax.tasks.finetuning import FinetuneEval, make_job, prepare
-from launch.finetune import FAMILIES
 from tests.tasks.tiny_tasks import TEXTS, make_config, tiny_weights, write_files, write_model
 
 

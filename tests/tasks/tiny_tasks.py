@@ -14,9 +14,9 @@ from bert_jax.interop import huggingface, name_map
 from bert_jax.interop.weights import Weights
 from bert_jax.models.bert import BertConfig
 from bert_jax.objectives.downstream import DownstreamObjective
+from bert_jax.tasks.families import FAMILIES
 from bert_jax.tasks.finetuning import make_job, prepare
 from bert_jax.training.run import run
-from launch.finetune import FAMILIES
 from tests.conftest import VOCABULARY
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
