@@ -1,4 +1,4 @@
-"""The families of tasks, one a config file: how each reads its `config.data`."""
+"""The kinds of tasks, by config.family: which config.data each has, and who reads it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -25,8 +25,7 @@ class Family:
     make_task: MakeTask
 
 
-# By config.family.
-FAMILIES: dict[str, Family] = {
+FAMILIES = {
     "glue": Family(glue.GlueData, glue.make_task),
     "text_table": Family(text_table.TextTableData, text_table.make_task),
     "ner": Family(ner.NerData, ner.make_task),
