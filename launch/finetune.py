@@ -14,7 +14,7 @@ from launch.pretrain import train
 
 def main(argv: list[str]) -> int:
     """Run the command line."""
-    jobs = dict.fromkeys(FAMILIES, lambda config: finetuning.make_job(finetuning.prepare(config, FAMILIES)))
+    jobs = dict.fromkeys(FAMILIES, lambda config: finetuning.make_job(finetuning.prepare(config)))
     return train(argv, jobs, "configs/glue.py:task=mrpc")
 
 

@@ -25,13 +25,13 @@ from ml_collections import config_flags
 from bert_jax.config import choose, parse_flags
 from bert_jax.reports.sweep_plot import write_plot
 from bert_jax.reports.sweep_table import read_results, summarize, terminal_lines, write_tables
+from bert_jax.tasks.families import FAMILIES
 from bert_jax.tasks.grids import GRIDS
 from bert_jax.tasks.trials import Trial, plan, run_trials
 from bert_jax.training import workdir
 from bert_jax.training.checkpoint import CheckpointError
 from bert_jax.training.metrics import Progress
 from bert_jax.training.workdir import WorkdirInUseError
-from launch.finetune import FAMILIES
 
 OWN_GRID = "config"
 
@@ -77,7 +77,7 @@ def sweep(trials: list[Trial], path: Path) -> int:
     if left and not COLLECT.value:
         results.mkdir(parents=True, exist_ok=True)
         progress = Progress()
-        for trial, result in run_trials(left, FAMILIES, PER_DEVICE.value, progress.say):
+        for trial, result in run_trials(left, PER_DEVICE.value, progress.say):
             write_result(results / f"{trial.trial_id}.json", result)
             shown = result.get("failed") or f"{result['best_metric']} {result['last'][result['best_metric']]:.4f}"
             progress.say(f"trial {trial.trial_id}: {shown}")

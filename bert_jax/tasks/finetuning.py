@@ -2,21 +2,20 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from bert_jax.config import build, fingerprint, to_plain
-from bert_jax.corpus.vocabulary import WordPiece
+from bert_jax.config import build, choose, fingerprint, to_plain
 from bert_jax.input.placement import local_rows
 from bert_jax.interop.weights import Weights
 from bert_jax.models.bert import BertConfig
 from bert_jax.objectives.downstream import DownstreamObjective
 from bert_jax.tasks.batches import Schedule, train_batches
+from bert_jax.tasks.families import FAMILIES
 from bert_jax.tasks.held_out import HeldOutRunner, make_evaluate
 from bert_jax.tasks.results import write_result
-from bert_jax.tasks.task import EncodedRows, Task, TaskData
+from bert_jax.tasks.task import EncodedRows, Task
 from bert_jax.training import addresses, throughput
 from bert_jax.training.checkpoint import BestBy
 from bert_jax.training.loop import TrainConfig
@@ -25,22 +24,6 @@ from bert_jax.training.optimizers import OptimizerConfig
 from bert_jax.training.run import Job
 
 MAY_MISS = ("heads", "pooler")  # what a checkpoint need not have, by first names
-
-# (config.data, the checkpoint's vocabulary, the checkpoint's labels) → the task
-MakeTask = Callable[[Any, WordPiece, tuple[str, ...]], Task]
-
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """Tasks that one config file describes.
-
-    Attributes:
-        data: the dataclass of its config.data.
-        make_task: reads and encodes.
-    """
-
-    data: type[TaskData]
-    make_task: MakeTask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,12 +106,11 @@ class Prepared:
         return DownstreamObjective(self.config.model, self.task.head, self.task.outputs)
 
 
-def prepare(section: Any, families: Mapping[str, Family]) -> Prepared:
+def prepare(section: Any) -> Prepared:
     """Read the checkpoint's sizes and the task's rows, and resolve the config with them.
 
     Args:
         section: a config file's values.
-        families: by config.family.
 
     Raises:
         ValueError: an unknown key, a value out of range, rows that do not fit the model.
@@ -140,7 +122,7 @@ def prepare(section: Any, families: Mapping[str, Family]) -> Prepared:
             "config.init_from is empty: fine-tuning begins with a checkpoint; use --config.init_from=hf:DIR, "
             "run:DIR or google:PREFIX"
         )
-    family = families[values["family"]]
+    family = FAMILIES[choose("config.family", values["family"], FAMILIES)]
     data = build(family.data, values["data"], "config.data")
     weights, _ = addresses.load(values["init_from"])
     model = build(BertConfig, to_plain(weights.config) | values["model"], "config.model")

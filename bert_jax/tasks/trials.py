@@ -22,8 +22,8 @@ from bert_jax.config import fingerprint, to_plain
 from bert_jax.interop import name_map
 from bert_jax.tasks import finetuning
 from bert_jax.tasks.batches import collate, held_out_batches
-from bert_jax.tasks.finetuning import Family, FinetuneConfig, Prepared
-from bert_jax.tasks.held_out import INPUTS, Collector
+from bert_jax.tasks.finetuning import FinetuneConfig, Prepared
+from bert_jax.tasks.held_out import Collector, make_held_out_step, prefixes
 from bert_jax.tasks.results import make_result
 from bert_jax.training.initialize import merge_params, without_modules
 from bert_jax.training.optimizers import make_optimizer, parameter_name
@@ -75,6 +75,7 @@ def plan(config: Any, sweep: Callable[[Callable[..., None]], None]) -> list[Tria
 
     def add(**overrides: Any) -> None:
         changed = config.copy_and_resolve_references()
+        changed.lock()  # an unknown key is an error
         try:
             changed.update_from_flattened_dict(overrides)
         except (KeyError, TypeError) as error:
@@ -91,7 +92,6 @@ def plan(config: Any, sweep: Callable[[Callable[..., None]], None]) -> list[Tria
 
 def run_trials(
     trials: Sequence[Trial],
-    families: Mapping[str, Family],
     trials_per_device: int,
     say: Callable[[str], None],
 ) -> Iterator[tuple[Trial, dict[str, Any]]]:
@@ -99,7 +99,6 @@ def run_trials(
 
     Args:
         trials: of `plan`; those that share compiled steps are run together, in the order given.
-        families: by config.family.
         trials_per_device: that a device holds at once.
         say: takes lines for the user.
     """
@@ -108,7 +107,7 @@ def run_trials(
         groups.setdefault(trial.group(), []).append(trial)
     done = 0
     for group in groups.values():
-        prepared = finetuning.prepare(group[0].values, families)
+        prepared = finetuning.prepare(group[0].values)
         for line in prepared.task.notes if not done else ():
             say(line)
         runner = TrialRunner(prepared, trials_per_device, jax.local_devices())
@@ -151,7 +150,7 @@ class TrialRunner:
         step = make_train_step(objective, self._optimizer, config.train.microbatches)
         self._step = jax.jit(self._over_trials(step), donate_argnums=0)
         self._init = jax.jit(self._over_trials(self._start, shared=(True, False)))
-        self._outputs = jax.jit(self._over_trials(objective.outputs_of, shared=(False, True)))
+        self._held_out = jax.jit(self._over_trials(make_held_out_step(objective), shared=(False, True)))
 
     def run(self, wave: Sequence[Trial], say: Callable[[str], None]) -> list[dict[str, Any]]:
         """Train a wave of trials with as many epochs each, and return their results."""
@@ -160,8 +159,7 @@ class TrialRunner:
         filled = [*wave, *[wave[-1]] * (self.capacity - len(wave))]
         configs = [self._config(trial) for trial in filled]
         started = time.perf_counter()
-        state = self._init(self._loaded, self._put(np.array([config.seed for config in configs], np.uint32)))
-        state, first_bad = self._train(state, configs, say)
+        state, first_bad = self._train(self._initial(configs), configs, say)
         seconds = time.perf_counter() - started
         results = []
         for trial, config, row, bad in zip(wave, configs, self._evaluate(state.params), first_bad, strict=False):
@@ -175,6 +173,34 @@ class TrialRunner:
             results.append(result)
         return results
 
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """What rows are padded to: the shapes that are compiled."""
+        return tuple(bucket.length for bucket in self._prepared.schedule.buckets)
+
+    @property
+    def compiled_steps(self) -> int:
+        """How many times the training step was compiled."""
+        return self._step._cache_size()
+
+    def step_hlo(self, trial: Trial) -> str:
+        """Return the compiled training step of a trial's first batch, as text."""
+        configs = [self._config(trial)] * self.capacity
+        arguments = (self._initial(configs), self._batch(configs, 0), self._hyper(configs))
+        return self._step.lower(*arguments).compile().as_text() or ""
+
+    def _initial(self, configs: list[FinetuneConfig]) -> TrainState:
+        return self._init(self._loaded, self._put(np.array([config.seed for config in configs], np.uint32)))
+
+    def _batch(self, configs: list[FinetuneConfig], number: int) -> Any:
+        """Return the batches of a step, of one shape: the schedule is the same for all seeds."""
+        schedule, rows = self._prepared.schedule, self._prepared.task.train
+        chosen = [schedule.step(number, config.seed) for config in configs]
+        return self._put(_stack([collate(rows, numbers, length) for length, numbers in chosen]))
+
+    def _hyper(self, configs: list[FinetuneConfig]) -> Any:
+        return self._put(_stack([hyper_values(c.optim, c.train.num_steps, c.seed) for c in configs]))
+
     def _config(self, trial: Trial) -> FinetuneConfig:
         prepared = self._prepared
         values = {**trial.values, "model": prepared.config.model, "data": prepared.config.data}
@@ -184,13 +210,10 @@ class TrialRunner:
         self, state: TrainState, configs: list[FinetuneConfig], say: Callable[[str], None]
     ) -> tuple[TrainState, list[int]]:
         """Return the last state, and each trial's first step whose loss was not finite (0: none)."""
-        schedule, rows, num_steps = self._prepared.schedule, self._prepared.task.train, configs[0].train.num_steps
-        hyper = self._put(_stack([hyper_values(config.optim, num_steps, config.seed) for config in configs]))
+        num_steps, hyper = configs[0].train.num_steps, self._hyper(configs)
         first_bad, pending = [0] * len(configs), []
         for number in range(num_steps):
-            chosen = [schedule.step(number, config.seed) for config in configs]
-            batches = [collate(rows, numbers, length) for length, numbers in chosen]
-            state, metrics = self._step(state, self._put(_stack(batches)), hyper)
+            state, metrics = self._step(state, self._batch(configs, number), hyper)
             pending.append((metrics["loss"][0], metrics["nonfinite"][0]))
             if len(pending) == LOG_EVERY_STEPS or number + 1 == num_steps:
                 losses, bad = (np.array(values) for values in zip(*jax.device_get(pending), strict=True))
@@ -204,19 +227,18 @@ class TrialRunner:
 
     def _evaluate(self, params: Any) -> list[dict[str, float]]:
         """Return each trial's `eval/` row."""
-        config, task = self._prepared.config, self._prepared.task
+        config, held_out = self._prepared.config, self._prepared.task.held_out
         found: list[dict[str, float]] = [{} for _ in range(self.capacity)]
-        for number, (split, part) in enumerate(task.held_out.items()):
-            collectors = [Collector(task.head, part.rows) for _ in found]
-            size = config.eval.batch_size
-            for numbers, batch in held_out_batches(part.rows, size, config.data.max_buckets, slice(0, size)):
-                inputs = {name: batch[name] for name in INPUTS}
-                outputs = jax.device_get(self._outputs(params, jax.device_put(inputs, self._whole)))
+        for split, prefix in prefixes(held_out).items():
+            rows, size = held_out[split].rows, config.eval.batch_size
+            collectors = [Collector(self._prepared.task.head, rows) for _ in found]
+            for numbers, batch in held_out_batches(rows, size, config.data.max_buckets, slice(0, size)):
+                outputs, metrics = jax.device_get(self._held_out(params, jax.device_put(batch, self._whole)))
                 for trial, collector in enumerate(collectors):
-                    collector.add(numbers, {name: values[trial] for name, values in outputs.items()})
-            prefix = f"eval/{split}/" if number else "eval/"
+                    own = jax.tree.map(lambda values, trial=trial: values[trial], (outputs, metrics))
+                    collector.add(numbers, *own)
             for row, collector in zip(found, collectors, strict=True):
-                row |= {f"{prefix}{name}": value for name, value in part.score(collector.outputs()).items()}
+                row |= collector.row(held_out[split], prefix)
         return found
 
     @functools.cached_property

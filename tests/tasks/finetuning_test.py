@@ -21,7 +21,7 @@ def files(tmp_path_factory):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_epochs_and_fractions_become_steps(family, model, files):
-    prepared = prepare(make_config(family, model, files[family], num_epochs=2), FAMILIES)
+    prepared = prepare(make_config(family, model, files[family], num_epochs=2))
     job = make_job(prepared)
     steps = -(-len(prepared.task.train) // 8)
     assert job.train.num_steps == 2 * steps
@@ -48,7 +48,7 @@ def test_what_cannot_be_trained_is_said(overrides, message, model, files):
     config = make_config("text_table", model, files["text_table"])
     config.update_from_flattened_dict(overrides)
     with pytest.raises(ValueError, match=message):
-        prepare(config, FAMILIES)
+        prepare(config)
 
 
 def test_a_label_that_training_does_not_have_is_refused(model, tmp_path):
@@ -56,21 +56,21 @@ def test_a_label_that_training_does_not_have_is_refused(model, tmp_path):
     (tmp_path / "dev.csv").write_text("text,label\na,x\nb,z\n")
     files = {"data.train": str(tmp_path / "train.csv"), "data.dev": str(tmp_path / "dev.csv")}
     with pytest.raises(ValueError, match=r"dev.csv:3: the label is 'z'; accepted: x, y"):
-        prepare(make_config("text_table", model, files), FAMILIES)
+        prepare(make_config("text_table", model, files))
 
 
 @pytest.mark.parametrize(("labels", "kept"), [(("other", "feline"), True), (("cat", "dog"), False)])
 def test_a_classifier_is_kept_if_its_labels_are_the_tasks(labels, kept, files, tmp_path):
     weights = dataclasses.replace(tiny_weights(classifier=2), labels=labels)
     huggingface.write(weights, tmp_path / "hf")
-    prepared = prepare(make_config("text_table", f"hf:{tmp_path / 'hf'}", files["text_table"]), FAMILIES)
+    prepared = prepare(make_config("text_table", f"hf:{tmp_path / 'hf'}", files["text_table"]))
     assert prepared.task.labels == (labels if kept else ("feline", "other"))
     assert make_job(prepared).leave_out == (() if kept else ("heads/classifier",))
 
 
 def test_a_part_of_the_table_is_held_out_without_a_dev_file(model, files):
     config = make_config("text_table", model, files["text_table"], **{"data.dev": "", "data.dev_fraction": 0.3})
-    task = prepare(config, FAMILIES).task
+    task = prepare(config).task
     assert 0 < len(task.held_out["dev"].rows) < len(task.train)
     assert len(task.held_out["dev"].rows) + len(task.train) == len(TEXTS)
 

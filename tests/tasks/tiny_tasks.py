@@ -14,7 +14,6 @@ from bert_jax.interop import huggingface, name_map
 from bert_jax.interop.weights import Weights
 from bert_jax.models.bert import BertConfig
 from bert_jax.objectives.downstream import DownstreamObjective
-from bert_jax.tasks.families import FAMILIES
 from bert_jax.tasks.finetuning import make_job, prepare
 from bert_jax.training.run import run
 from tests.conftest import VOCABULARY
@@ -126,7 +125,7 @@ def make_config(family, init_from, files, **overrides):
 
 def make_finetuning(family, init_from, files, **overrides):
     """Return the job of a fine-tuning run."""
-    return make_job(prepare(make_config(family, init_from, files, **overrides), FAMILIES))
+    return make_job(prepare(make_config(family, init_from, files, **overrides)))
 
 
 def finetune(workdir, family, init_from, files, **overrides):

@@ -1,0 +1,62 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.launch.programs import run_launcher
+from tests.tasks.tiny_tasks import write_files, write_model
+
+GRID = """
+from configs import text_table
+
+
+def get_config(arg=""):
+    return text_table.get_config(arg)
+
+
+def sweep(add):
+    for seed in (0, 1):
+        add(**{"optim.peak_learning_rate": 1e-3, "seed": seed})
+"""
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("sweep")
+    files = write_files("text_table", directory / "files")
+    (directory / "grid.py").write_text(GRID)
+    values = files | {
+        "init_from": write_model(directory / "hf"), "num_epochs": 1, "data.batch_size": 8, "data.max_seq_length": 32,
+        "data.max_buckets": 1, "eval.batch_size": 8,
+    }  # fmt: skip
+    return [
+        f"--config={directory / 'grid.py'}:recipe=fast",
+        *(f"--config.{name}={value}" for name, value in values.items()),
+        f"--workdir={directory / 'runs'}",
+    ]
+
+
+def test_a_sweep_is_listed_run_by_trial_finished_and_not_run_again(flags):
+    listed = run_launcher("sweep", *flags, "--list")
+    assert listed.returncode == 0, listed.stderr
+    commands = listed.stdout.splitlines()
+    assert len(commands) == 2
+    first = commands[0].rpartition("--trial=")[2]
+    assert run_launcher("sweep", *flags, f"--trial={first}").returncode == 0
+    whole = run_launcher("sweep", *flags)
+    assert whole.returncode == 0, whole.stderr
+    assert first not in "".join(line for line in whole.stderr.splitlines() if line.startswith("trial "))
+    assert "accuracy" in whole.stdout
+    again = run_launcher("sweep", *flags)
+    assert again.stdout == whole.stdout
+    assert "trials" not in again.stderr
+    workdir = Path(flags[-1].partition("=")[2])
+    results = [json.loads(path.read_text()) for path in (workdir / "trials").iterdir()]
+    assert sorted(result["overrides"]["seed"] for result in results) == [0, 1]
+    assert {"table.md", "table.csv", "plot.png"} <= {path.name for path in workdir.iterdir()}
+
+
+def test_a_sweep_without_results_says_so(flags, tmp_path):
+    done = run_launcher("sweep", *flags[:-1], f"--workdir={tmp_path}", "--collect")
+    assert done.returncode == 1
+    assert "none of the 2 trials has a result" in done.stderr
