@@ -134,24 +134,14 @@ def train(
             with clock.paused():
                 row = _evaluate(state, done, session)
             interrupted = row is None
-            if row is not None:
-                session.patience.add(row)
-                last = last or session.patience.exhausted
-            if restored and row is not None:
-                changes = {"evaluation": row, "evaluation_pending": False, "patience": session.patience.to_plain()}
-                session.checkpoints.amend(done, changes)
+            last = last or session.patience.exhausted
 
         # (2) Save state and open window together, after all metrics up to here were found finite.
         if not restored and (last or interrupted or is_due(done, config.save_every_steps)):
             _fold(window, config, session)
             window.seconds += clock.restart()
             with clock.paused():
-                meta = {
-                    "window": window.to_plain(),
-                    "evaluation": row,
-                    "evaluation_pending": pending and row is None,
-                    "patience": session.patience.to_plain(),
-                }
+                meta = {"window": window.to_plain(), "evaluation": row, "evaluation_pending": pending and row is None}
                 _save(state, done, meta, session)
         if last or interrupted:
             break
@@ -206,6 +196,10 @@ def _evaluate(state: TrainState, done: int, session: Session) -> dict[str, float
     if session.best_by.metric not in row:
         raise ValueError(f"the best checkpoint goes by {session.best_by.metric}; an evaluation has {sorted(row)}")
     session.reporter.evaluation(done, row, time.perf_counter() - started)
+    session.patience.add(row)
+    if done == session.first_step:  # the checkpoint is there already, saved in a hurry
+        changes = {"evaluation": row, "evaluation_pending": False, "patience": session.patience.to_plain()}
+        session.checkpoints.amend(done, changes)
     return row
 
 
@@ -215,6 +209,7 @@ def _save(state: TrainState, done: int, meta: dict[str, Any], session: Session) 
         if not bool(_is_finite((state.params, state.opt_state, state.carry))):
             raise NonFiniteError(f"the state after step {done} is not finite and was not saved; {_advice(session)}")
     meta |= {"data_fingerprint": session.data_fingerprint, "best_by": dataclasses.asdict(session.best_by)}
+    meta |= {"patience": session.patience.to_plain()}
     session.checkpoints.save(done, state, meta)
 
 

@@ -59,4 +59,4 @@ def test_outputs_that_are_not_finite_score_nan():
 
 def test_an_unknown_metric_is_refused():
     with pytest.raises(ValueError, match="accuracy"):
-        score_classes(np.arange(2), LABELS, ("acuracy",))
+        score_classes(np.arange(2), LABELS, ("bleu",))
