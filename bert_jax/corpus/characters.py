@@ -50,10 +50,11 @@ class CharacterIds:
 
         Bytes beyond `max_characters` - 2 are cut, in the middle of a character if need be, as the originals do.
         """
-        return self._rows[self.numbers(words)]
+        numbers = self.numbers(words)  # may make room: before the rows are looked at
+        return self._rows[numbers]
 
     def numbers(self, words: Sequence[str]) -> Int64[np.ndarray, " words"]:
-        """Return one number for each word, equal for equal words, 0 for ""; `rows` has their ids until the next call."""
+        """Return a number for each word, equal for equal ones, 0 for ""; `rows` has their ids until the next call."""
         if self._count > _MAX_WORDS:
             self._empty()
         new = [word for word in dict.fromkeys(words) if word not in self._number_of]

@@ -217,7 +217,7 @@ def read_manifest(directory: str | os.PathLike[str]) -> InstanceManifest:
 
 
 def read_manifest_values(directory: Path, kind: str) -> dict[str, Any]:
-    """Return what `manifest.json` says, for sets of one kind, the shards as such; see `read_manifest` for the errors."""
+    """Return what `manifest.json` says of a set of one kind, its shards built; see `read_manifest` for the errors."""
     path = directory / MANIFEST
     if not path.exists():
         raise FileNotFoundError(

@@ -55,7 +55,9 @@ class BidirectionalLmConfig:
                 "use fewer than these, or 0 for the whole softmax"
             )
         if not 0.0 < self.distinct_fraction <= 1.0:
-            raise ValueError(f"config.objective.distinct_fraction is {self.distinct_fraction}; use more than 0, up to 1")
+            raise ValueError(
+                f"config.objective.distinct_fraction is {self.distinct_fraction}; use more than 0, up to 1"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -104,7 +104,8 @@ class MetricWindow:
 def evaluation_row(sums: dict[str, tuple[float, float]]) -> dict[str, float]:
     """Return `eval/` metrics of (sum, count) pairs over an evaluation; perplexity is taken after the mean.
 
-    `eval/loss` is the sum of the tasks' mean losses, for objectives of such tasks, and the mean of two directions'. A task without labels has no entry.
+    `eval/loss` is the sum of the tasks' mean losses, for objectives of such tasks, and the mean of two directions'. A
+    task without labels has no entry.
     """
     means = {LOGGED_NAMES.get(name, name): total / count for name, (total, count) in sorted(sums.items()) if count}
     row = {f"eval/{name}": mean for name, mean in means.items()}

@@ -75,8 +75,9 @@ def warmup_linear(
 ) -> Float[Array, ""]:
     """Return the learning rate of the update that follows `step` updates.
 
-    Linear decay to 0 at `total_steps` (none for a `total_steps` of 0), counted from step 0; during warm-up peak · step / warmup_steps instead, so the
-    first update has rate 0 and the rate falls a little where warm-up ends. Source: optimization.py, create_optimizer.
+    Linear decay to 0 at `total_steps` (none for a `total_steps` of 0), counted from step 0; during warm-up
+    peak · step / warmup_steps instead, so the first update has rate 0 and the rate falls a little where warm-up ends.
+    Source: optimization.py, create_optimizer.
     """
     step, warmup, total = (jnp.asarray(x, jnp.float32) for x in (step, warmup_steps, total_steps))
     decayed = peak * (1.0 - jnp.minimum(step, total) / jnp.maximum(total, 1.0))  # at 0: the peak
