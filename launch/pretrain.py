@@ -4,6 +4,9 @@ The same command resumes an interrupted run. Exit codes: 0 done, 75 asked to sto
 """
 
 import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 from bert_jax.training.host_memory import keep_freed_memory
 
@@ -17,7 +20,7 @@ from bert_jax.config import choose, parse_flags
 from bert_jax.training import elmo_pretraining, pretraining, workdir
 from bert_jax.training.checkpoint import CheckpointError
 from bert_jax.training.metrics import NonFiniteError
-from bert_jax.training.run import RunOptions, run
+from bert_jax.training.run import Job, RunOptions, run
 from bert_jax.training.workdir import WorkdirInUseError
 
 # Without a default file, against which overrides of another file's keys would be checked.
@@ -39,10 +42,22 @@ JOBS = {
 
 def main(argv: list[str]) -> int:
     """Run the command line."""
+    return train(argv, JOBS, "configs/bert.py:size=base,phase=1")
+
+
+def train(argv: list[str], jobs: Mapping[str, Callable[[Any], Job]], example: str) -> int:
+    """Train what --config says, in --workdir; the whole of `launch.pretrain` and of `launch.finetune`.
+
+    Args:
+        argv: what is left of the command line.
+        jobs: by config.family, from the config to its job.
+        example: a config, for messages.
+    """
+    launcher = Path(argv[0]).stem
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; config values are set by --config.key=value")
     if CONFIG.value is None:
-        raise app.UsageError("--config is missing; such as --config=configs/bert.py:size=base,phase=1")
+        raise app.UsageError(f"--config is missing; such as --config={example}")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)  # orbax tells each of its steps
     try:
@@ -54,14 +69,13 @@ def main(argv: list[str]) -> int:
             config_flags.get_config_filename(holder).partition(":")[2],
             config_flags.get_override_values(holder),
         )
-        family = choose("config.family", CONFIG.value.get("family", "bert"), JOBS)
-        return run(JOBS[family](CONFIG.value), path, RunOptions(PROFILE_STEPS.value, PEAK_FLOPS.value))
+        family = choose("config.family", CONFIG.value.get("family", "bert"), jobs)
+        return run(jobs[family](CONFIG.value), path, RunOptions(PROFILE_STEPS.value, PEAK_FLOPS.value))
     except (ValueError, FileNotFoundError, WorkdirInUseError, NonFiniteError, CheckpointError) as error:
-        logging.info("traceback", exc_info=True)  # --verbosity=0 shows where it came from
-        print(f"pretrain: {error}", file=sys.stderr)
+        print(f"{launcher}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # before the first step, or the second one: the first is heeded between two steps
-        print("pretrain: interrupted; the same command goes on from what was saved last", file=sys.stderr)
+        print(f"{launcher}: interrupted; the same command goes on from what was saved last", file=sys.stderr)
         return 130
 
 

@@ -64,7 +64,7 @@ def read_tfds(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Docum
         ValueError: it was prepared as TFRecord, or has no such split or text.
         FileNotFoundError: it was not prepared in TFDS_DATA_DIR.
     """
-    builder, name, split = _open_tfds(path, source)
+    builder, name, split = open_tfds(path, source)
     rows = builder.as_data_source(split=split)
     for number in range(len(rows)):
         row = rows[number]
@@ -76,11 +76,11 @@ def read_tfds(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Docum
 
 def count_tfds_bytes(path: Path, source: SourceConfig) -> int:
     """Return the bytes of a dataset's rows; raises as `read_tfds` does."""
-    builder, _, split = _open_tfds(path, source)
+    builder, _, split = open_tfds(path, source)
     return builder.info.splits[split].num_bytes
 
 
-def _open_tfds(path: Path, source: SourceConfig) -> tuple[Any, str, str]:
+def open_tfds(path: Path, source: SourceConfig) -> tuple[Any, str, str]:
     """Return the builder, name and split of a dataset that can be read."""
     import tensorflow_datasets as tfds
 

@@ -52,6 +52,7 @@ class Source:
         seed: of new parameters.
         batch_size: global rows, of a new carry.
         data_fingerprint: of the training data; a checkpoint of other data is not resumed.
+        leave_out: modules of `init_from` that are not taken, such as ("heads/classifier",) of another task.
     """
 
     init_from: str
@@ -60,6 +61,7 @@ class Source:
     seed: int
     batch_size: int
     data_fingerprint: str
+    leave_out: tuple[str, ...] = ()
 
 
 def initialize(
@@ -97,9 +99,16 @@ def initialize(
         return Start(state, 0, {}, f"starting from scratch with seed {source.seed}")
     if found is not None:
         loaded = checkpoint.load_params(found)
+    loaded = _without(loaded, source.leave_out)
     params, notes = merge_params(state.params, loaded, source.init_from, source.may_miss)
     state = dataclasses.replace(state, params=jax.device_put(params, state_shardings(abstract.params)))
     return Start(state, 0, {}, "\n".join([f"starting from the parameters of {source.init_from}", *notes]))
+
+
+def _without(loaded: Any, modules: tuple[str, ...]) -> dict[str, Any]:
+    """Return parameters by their names, without those of some modules."""
+    named = {parameter_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(loaded)}
+    return {name: leaf for name, leaf in named.items() if not name.startswith(tuple(f"{m}/" for m in modules))}
 
 
 def check_vocabulary(address: str, found: Address, tokenizer: Path | None) -> None:

@@ -18,6 +18,7 @@ from bert_jax.config import choose
 from bert_jax.training import sharding
 from bert_jax.training.checkpoint import BestBy, Checkpoints
 from bert_jax.training.metrics import MetricWindow, NonFiniteError, Reporter
+from bert_jax.training.patience import Patience
 from bert_jax.training.state import Batch, Hyper, TrainState
 from bert_jax.training.step import ON_NONFINITE, TrainStep
 
@@ -66,6 +67,7 @@ class Session:
         mesh: of the state.
         interrupted: whether to save and leave.
         best_by: what the best checkpoint is the best by.
+        patience: when to end before the last step.
         first_step: updates already done.
         window: the open one, restored or empty.
         evaluation_pending: the restored step was saved in a hurry, before its evaluation.
@@ -80,6 +82,7 @@ class Session:
     mesh: Mesh
     interrupted: Callable[[], bool] = lambda: False
     best_by: BestBy = dataclasses.field(default_factory=BestBy)
+    patience: Patience = dataclasses.field(default_factory=Patience)
     first_step: int = 0
     window: MetricWindow = dataclasses.field(default_factory=MetricWindow)
     evaluation_pending: bool = False
@@ -110,7 +113,7 @@ def train(
         session: the rest.
 
     Returns:
-        The last state, saved; and whether the run is complete.
+        The last state, saved; and whether the run is complete (or its patience is at an end).
 
     Raises:
         NonFiniteError: names the first bad step; what was saved before it stays.
@@ -131,15 +134,24 @@ def train(
             with clock.paused():
                 row = _evaluate(state, done, session)
             interrupted = row is None
+            if row is not None:
+                session.patience.add(row)
+                last = last or session.patience.exhausted
             if restored and row is not None:
-                session.checkpoints.amend(done, {"evaluation": row, "evaluation_pending": False})
+                changes = {"evaluation": row, "evaluation_pending": False, "patience": session.patience.to_plain()}
+                session.checkpoints.amend(done, changes)
 
         # (2) Save state and open window together, after all metrics up to here were found finite.
         if not restored and (last or interrupted or is_due(done, config.save_every_steps)):
             _fold(window, config, session)
             window.seconds += clock.restart()
             with clock.paused():
-                meta = {"window": window.to_plain(), "evaluation": row, "evaluation_pending": pending and row is None}
+                meta = {
+                    "window": window.to_plain(),
+                    "evaluation": row,
+                    "evaluation_pending": pending and row is None,
+                    "patience": session.patience.to_plain(),
+                }
                 _save(state, done, meta, session)
         if last or interrupted:
             break

@@ -5,6 +5,7 @@ import dataclasses
 import math
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from bert_jax.config import to_plain
+from bert_jax.corpus.vocabulary import WordPiece
 from bert_jax.input.placement import place_batch
 from bert_jax.training import throughput
 from bert_jax.training.checkpoint import BestBy, Checkpoints, resumable_step
@@ -22,6 +24,7 @@ from bert_jax.training.initialize import Source, initialize
 from bert_jax.training.loop import Session, Trace, TrainConfig, train
 from bert_jax.training.metrics import MetricWindow, Progress, Reporter
 from bert_jax.training.optimizers import OptimizerConfig, make_optimizer, parameter_name
+from bert_jax.training.patience import Patience
 from bert_jax.training.preemption import EXIT_CODE, Preemption
 from bert_jax.training.reference_curve import ReferenceCurve
 from bert_jax.training.state import Batch, Objective, TrainState, abstract_state, make_hyper
@@ -64,8 +67,11 @@ class Job:
             nothing to evaluate on.
         row: FLOPs and tokens of a row.
         data_fingerprint: of the training data's content; a run is not resumed on other data.
-        tokenizer: directory to copy into the workdir; None = there is none.
+        tokenizer: to write into the workdir, or a directory to copy there; None = there is none.
         best_by: the evaluation's metric that the best checkpoint has.
+        leave_out: see `initialize.Source`.
+        patience_evaluations: end after so many evaluations without a better one; 0 = never.
+        on_complete: called with the workdir when the last step is done, as for result.json.
         facts: more for run.json.
         notes: lines for the user.
     """
@@ -84,8 +90,11 @@ class Job:
     evaluate: Callable[[Any, Callable[[], bool]], dict[str, float] | None] | None
     row: throughput.RowFlops
     data_fingerprint: str
-    tokenizer: Path | None = None
+    tokenizer: WordPiece | Path | None = None
     best_by: BestBy = dataclasses.field(default_factory=BestBy)
+    leave_out: tuple[str, ...] = ()
+    patience_evaluations: int = 0
+    on_complete: Callable[[Workdir], None] | None = None
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -111,12 +120,20 @@ def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = Non
         with contextlib.closing(Checkpoints(workdir.path, job.train.keep_checkpoints)) as checkpoints:
             optimizer, notes = make_optimizer(job.optim), list[str]()
             abstract = abstract_state(job.objective, optimizer, job.batch_size, job.mesh, notes)
-            source = Source(job.init_from, job.may_miss, job.tokenizer, job.seed, job.batch_size, job.data_fingerprint)
+            source = Source(
+                init_from=job.init_from,
+                may_miss=job.may_miss,
+                tokenizer=job.tokenizer if isinstance(job.tokenizer, Path) else None,
+                seed=job.seed,
+                batch_size=job.batch_size,
+                data_fingerprint=job.data_fingerprint,
+                leave_out=job.leave_out,
+            )
             start = initialize(job.objective, optimizer, abstract, checkpoints, source, job.mesh)
             # Nothing was written so far: a start that is refused leaves the directory as it was.
             workdir.write_json("config.json", to_plain(job.config))
             if job.tokenizer is not None:
-                workdir.copy_tokenizer(job.tokenizer)
+                _write_tokenizer(workdir, job.tokenizer)
             changes = [f"config.{name} was {old!r}, is now {new!r}" for name, (old, new) in changed.items()]
             for line in (f"{workdir.path}: {start.description}", *changes, *job.notes, *dict.fromkeys(notes)):
                 Progress().say(line)
@@ -137,10 +154,14 @@ def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = Non
                 window=MetricWindow(start.meta.get("window")),
                 evaluation_pending=start.evaluation_pending,
                 best_by=job.best_by,
+                patience=Patience(job.patience_evaluations, job.best_by, start.meta.get("patience")),
                 trace=trace,
             )
             step = make_train_step(job.objective, optimizer, job.train.microbatches, job.train.on_nonfinite)
-            return _train(job, workdir.path, start.state, compile_train_step(step, abstract, job.mesh), session)
+            code = _train(job, workdir.path, start.state, compile_train_step(step, abstract, job.mesh), session)
+            if code == 0 and job.on_complete is not None:
+                job.on_complete(workdir)
+            return code
 
 
 def describe(job: Job, abstract: TrainState, rates: throughput.Throughput) -> dict[str, Any]:
@@ -166,8 +187,18 @@ def describe(job: Job, abstract: TrainState, rates: throughput.Throughput) -> di
     }
 
 
+def _write_tokenizer(workdir: Workdir, tokenizer: WordPiece | Path) -> None:
+    if isinstance(tokenizer, Path):
+        workdir.copy_tokenizer(tokenizer)
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        tokenizer.save(directory)
+        workdir.copy_tokenizer(directory)
+
+
 def _train(job: Job, workdir: epath.Path, state: TrainState, step: TrainStep, session: Session) -> int:
-    if session.first_step >= job.train.num_steps and not session.evaluation_pending:
+    ended = session.first_step >= job.train.num_steps or session.patience.exhausted
+    if ended and not session.evaluation_pending:
         done = f"{session.first_step:,} of {job.train.num_steps:,} steps are done"
         session.reporter.say(f"the run is complete: {done}; raise config.train.num_steps to go on")
         return 0
