@@ -34,7 +34,7 @@ class BidirectionalLmConfig:
     """What is predicted, and how it is computed.
 
     Attributes:
-        vocab_size: words of the softmax, 4 or more.
+        vocab_size: words of the softmax, 4 or more; 0 for a converted model, which has none.
         num_negatives: words that the training's softmax is computed over besides the right one; 0: over all of them.
             Evaluation always takes all.
         distinct_fraction: the share of a batch' places that the character encoder's first pass has room for, in (0, 1].
@@ -47,9 +47,9 @@ class BidirectionalLmConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be computed."""
-        if self.vocab_size < 4:
+        if self.vocab_size < 4 and self.vocab_size != 0:
             raise ValueError(f"config.objective.vocab_size is {self.vocab_size}; it takes 4 or more, or 0: the corpus'")
-        if not 0 <= self.num_negatives < self.vocab_size:
+        if not 0 <= self.num_negatives < max(self.vocab_size, 1):
             raise ValueError(
                 f"config.objective.num_negatives is {self.num_negatives} for a vocabulary of {self.vocab_size} words; "
                 "use fewer than these, or 0 for the whole softmax"

@@ -20,14 +20,13 @@ from bert_jax.input.streams import RowGroups, evaluation_stream, train_stream
 from bert_jax.models.elmo import ElmoConfig
 from bert_jax.objectives.bidirectional_lm import BidirectionalLmConfig, BidirectionalLmObjective
 from bert_jax.training import checkpoint, sharding, throughput
+from bert_jax.training.elmo_addresses import FAMILY
 from bert_jax.training.evaluation import EvalConfig, UnigramBaseline, evaluate, make_evaluation_step
 from bert_jax.training.loop import TrainConfig
 from bert_jax.training.mesh import MeshConfig, check_batch_size, make_mesh
 from bert_jax.training.optimizers import OptimizerConfig
 from bert_jax.training.run import Job
 from bert_jax.training.state import fresh_carry
-
-FAMILY = "elmo"
 
 
 @dataclasses.dataclass(frozen=True)
