@@ -213,7 +213,8 @@ def read_manifest(directory: str | os.PathLike[str]) -> InstanceManifest:
         ValueError: the manifest is of another schema version or another kind of set.
     """
     values = read_manifest_values(Path(directory), KIND)
-    return InstanceManifest(**values | {"record_format": RecordFormat(**values["record_format"])})
+    values["record_format"] = RecordFormat(**values["record_format"])
+    return InstanceManifest(**values)
 
 
 def read_manifest_values(directory: Path, kind: str) -> dict[str, Any]:

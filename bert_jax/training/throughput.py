@@ -50,7 +50,7 @@ class RowFlops:
 
     flops: float
     tokens: int
-    formula: str
+    formula: str = ""
 
     @property
     def per_token(self) -> float:
