@@ -1,8 +1,8 @@
 """The perplexity of word n-grams, beside which a trained language model's can be read.
 
 Source: Kneser and Ney 1995, in the interpolated form of Chen and Goodman 1999 §4.1: one discount an order,
-D = n1 / (n1 + 2·n2); lower orders count the different words in front of an n-gram instead of its occurrences; the lowest
-order is interpolated with the uniform distribution over the vocabulary.
+D = n1 / (n1 + 2·n2); lower orders count the different words in front of an n-gram instead of its occurrences; the
+lowest order is interpolated with the uniform distribution over the vocabulary.
 """
 
 import math
@@ -10,11 +10,12 @@ import math
 import numpy as np
 from jaxtyping import Int
 
+_SMALL_DISCOUNT = 0.5  # where no n-gram occurs once: a text that is no natural one
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 def kneser_ney_perplexity(
-    train: Int[np.ndarray, " words"], held_out: Int[np.ndarray, " words"], order: int, vocab_size: int
+    train: Int[np.ndarray, " train_words"], held_out: Int[np.ndarray, " held_out_words"], order: int, vocab_size: int
 ) -> float:
     """Return exp of the mean negative log probability of the held-out words, each given the order - 1 before it.
 
@@ -43,7 +44,7 @@ def _interpolate(train: np.ndarray, text: np.ndarray, size: int, lower: np.ndarr
     whole, context = _keys(train, size)[places], _keys(train, size - 1)[places]
     found, first, counts = np.unique(whole, return_index=True, return_counts=True)
     once, twice = int((counts == 1).sum()), int((counts == 2).sum())
-    discount = once / (once + 2 * twice) if once else 0.0
+    discount = once / (once + 2 * twice) if once else _SMALL_DISCOUNT
     contexts, inverse = np.unique(context[first], return_inverse=True)
     totals = np.bincount(inverse, weights=counts)
     kinds = np.bincount(inverse)

@@ -24,6 +24,7 @@ from bert_jax.input.instances import WindowSet
 from bert_jax.input.loader import Batch, DataConfig, check_rows, prefetched
 
 _DIRECTIONS = 2
+_WINDOWS_AT_ONCE = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +121,23 @@ class _BatchSource:
             places[group] = rank[inverse[1:]]
             tables[group, : len(found)] = encoder.rows(found[order])
         return places.reshape(dealt.shape).swapaxes(1, 2).reshape(numbers.shape), tables
+
+
+def forward_targets(windows: WindowSet, vocabulary: WordVocabulary, max_windows: int | None = None) -> np.ndarray:
+    """Return what the forward direction predicts, in the order of the text, int32: for baselines (`corpus.ngrams`).
+
+    Args:
+        windows: a split.
+        vocabulary: of the set.
+        max_windows: only the first so many; None = all.
+    """
+    num_windows = len(windows) if max_windows is None else min(max_windows, len(windows))
+    parts = [np.zeros(0, np.int32)]
+    for begin in range(0, num_windows, _WINDOWS_AT_ONCE):
+        words = windows.read(np.arange(begin, min(begin + _WINDOWS_AT_ONCE, num_windows)))
+        ids = vocabulary.ids(words).reshape(-1, _DIRECTIONS, windows.manifest.words_per_window + 1)[:, 0, 1:]
+        parts.append(np.where(ids == BEGIN_ID, END_ID, ids).ravel())
+    return np.concatenate(parts)
 
 
 def train_stream(

@@ -18,7 +18,7 @@ def plain_probability(train, context, word, vocab_size, order):
 
     counts = Counter(grams(size)) if size == order else Counter(gram[1:] for gram in set(grams(size + 1)))
     ones, twos = (sum(count == n for count in counts.values()) for n in (1, 2))
-    discount = ones / (ones + 2 * twos) if ones else 0.0
+    discount = ones / (ones + 2 * twos) if ones else 0.5
     lower = 1 / vocab_size if size == 1 else plain_probability(train, context[1:], word, vocab_size, order)
     following = {gram[-1]: count for gram, count in counts.items() if gram[:-1] == tuple(context)}
     total = sum(following.values())
@@ -37,12 +37,10 @@ def random_text(length, seed):
 @pytest.mark.parametrize("order", [1, 2, 3, 5])
 def test_the_perplexity_is_that_of_the_definition(order):
     train, held_out, vocab_size = random_text(150, 0), random_text(40, 1), 13
-    logs = [
-        math.log(
-            plain_probability(list(train), list(held_out[end - order + 1 : end]), held_out[end], vocab_size, order)
-        )
-        for end in range(order - 1, len(held_out))
-    ]
+    logs = []
+    for end in range(order - 1, len(held_out)):
+        context = list(held_out[end - order + 1 : end])
+        logs.append(math.log(plain_probability(list(train), context, held_out[end], vocab_size, order)))
     expected = math.exp(-sum(logs) / len(logs))
     assert kneser_ney_perplexity(train, held_out, order, vocab_size) == pytest.approx(expected)
 

@@ -9,7 +9,7 @@ from bert_jax.corpus.streams import read_in_order
 from bert_jax.corpus.word_vocabulary import BEGIN_ID, END_ID, WordVocabulary
 from bert_jax.input.instances import open_windows
 from bert_jax.input.loader import DataConfig
-from bert_jax.input.streams import RowGroups, evaluation_stream, train_stream
+from bert_jax.input.streams import RowGroups, evaluation_stream, forward_targets, train_stream
 from tests.word_streams import WORDS_PER_WINDOW, make_stream_corpus, sentences_of
 
 LANES, LENGTH = 6, WORDS_PER_WINDOW
@@ -160,6 +160,14 @@ def test_evaluation_reads_every_window_once_from_the_beginning(corpus, vocabular
     assert not targets[weights == 0].any()
     first_two = list(evaluation_stream(windows, vocabulary, 1, slice(0, 1), max_windows=2))
     assert len(first_two) == 2
+
+
+def test_baselines_see_what_is_predicted_forward(corpus, vocabulary):
+    windows = open_windows(corpus, "stream-5", "validation")
+    batches = evaluation_stream(windows, vocabulary, 1, slice(0, 1))
+    expected = np.concatenate([batch["target_ids"].ravel() for batch in batches])
+    np.testing.assert_array_equal(forward_targets(windows, vocabulary), expected)
+    np.testing.assert_array_equal(forward_targets(windows, vocabulary, 2), expected[: 2 * LENGTH])
 
 
 def test_threads_do_not_share_a_cache(windows, vocabulary, batches):
