@@ -37,13 +37,16 @@ class _Architecture(NamedTuple):
     name: str
     needs: tuple[str, ...]
     pooler: bool
+    head: str = ""  # as of Weights
 
 
-# The first whose modules are there. Its class has exactly these and the encoder, so it loads without a warning.
+# The first for the model's head whose modules are there. Its class has exactly these and the encoder, so it loads
+# without a warning.
 _ARCHITECTURES = (
-    _Architecture("BertForQuestionAnswering", ("heads/span",), pooler=False),
-    _Architecture("BertForSequenceClassification", ("heads/classifier", "pooler"), pooler=True),
-    _Architecture("BertForTokenClassification", ("heads/classifier",), pooler=False),
+    _Architecture("BertForQuestionAnswering", ("heads/span",), pooler=False, head="span"),
+    _Architecture("BertForMultipleChoice", ("heads/classifier", "pooler"), pooler=True, head="choices"),
+    _Architecture("BertForSequenceClassification", ("heads/classifier", "pooler"), pooler=True, head="sentences"),
+    _Architecture("BertForTokenClassification", ("heads/classifier",), pooler=False, head="tokens"),
     _Architecture("BertForPreTraining", ("heads/masked_lm", "heads/next_sentence", "pooler"), pooler=True),
     _Architecture("BertForMaskedLM", ("heads/masked_lm",), pooler=False),
     _Architecture("BertModel", (), pooler=True),
@@ -101,7 +104,9 @@ def read(directory: Path, beside: Beside | None = None) -> tuple[Weights, Parity
     if "heads/classifier/bias" in params and "id2label" in values:
         names = values["id2label"]
         labels = tuple(names[key] for key in sorted(names, key=int))
-    return Weights(config, params, tokenizer, labels), report.spelled(spell).with_notes(*notes)
+    heads = {each.name: each.head for each in _ARCHITECTURES}
+    head = next((heads[name] for name in values.get("architectures") or () if name in heads), "")
+    return Weights(config, params, tokenizer, labels, head), report.spelled(spell).with_notes(*notes)
 
 
 def write(weights: Weights, directory: Path) -> ParityReport:
@@ -112,8 +117,11 @@ def write(weights: Weights, directory: Path) -> ParityReport:
     """
     if (directory / WEIGHTS).exists() or (directory / CONFIG).exists():
         raise FileExistsError(f"{directory} holds a model already; give another directory, or remove it")
-    architecture = next(each for each in _ARCHITECTURES if all(weights.has(module) for module in each.needs))
-    task_heads = {head for head in name_map.TASK_HEADS if weights.has(head)}
+    architecture = next(
+        each
+        for each in _ARCHITECTURES
+        if each.head in ("", weights.task_head) and all(weights.has(module) for module in each.needs)
+    )
     kept = {*architecture.needs, "embeddings", "layers"} | ({"pooler"} if architecture.pooler else set())
     params = {name: values for name, values in weights.params.items() if _belongs(name, kept)}
     tensors, report = name_map.to_theirs(params, "huggingface", weights.config)
@@ -127,7 +135,7 @@ def write(weights: Weights, directory: Path) -> ParityReport:
         if not weights.has("pooler"):
             notes.append("without a pooler, which transformers will say and make anew: add_pooling_layer=False")
     more: dict[str, Any] = {"architectures": [architecture.name], "pad_token_id": weights.tokenizer.special_ids["pad"]}
-    if "heads/classifier" in task_heads:
+    if architecture.head in ("sentences", "tokens"):
         more |= _label_keys(weights)
     directory.mkdir(parents=True, exist_ok=True)
     vocabulary_files.write(weights.tokenizer, directory, weights.config.max_position_embeddings)

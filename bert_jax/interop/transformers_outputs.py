@@ -41,6 +41,8 @@ def main(directory: str, inputs: str, outputs: str) -> None:
     model, info = architecture.from_pretrained(directory, output_loading_info=True, dtype=torch.float32)
     with np.load(inputs) as arrays, torch.no_grad():
         tensors = {name: torch.from_numpy(arrays[name].astype(np.int64)) for name in arrays.files}
+        if architecture is transformers.BertForMultipleChoice:
+            tensors = {name: values[:, None] for name, values in tensors.items()}  # a row has one choice
         found = model.eval()(**tensors, output_hidden_states=True)
     arrays = {name: values.numpy() for name, values in found.items() if hasattr(values, "numpy")}
     arrays["all_hidden"] = torch.stack(found.hidden_states).numpy()

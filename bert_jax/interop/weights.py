@@ -19,12 +19,14 @@ class Weights:
         params: float32 arrays by our names, `layers/attention/query/kernel`; see `name_map.nest`.
         tokenizer: the vocabulary it was trained with.
         labels: names of the classifier's outputs, in their order; () when they have none.
+        head: what a fine-tuned model is for: "sentences", "tokens", "span" or "choices"; "" = not known.
     """
 
     config: BertConfig
     params: dict[str, np.ndarray]
     tokenizer: WordPiece
     labels: tuple[str, ...] = ()
+    head: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a vocabulary of another model."""
@@ -37,6 +39,13 @@ class Weights:
     def has(self, group: str) -> bool:
         """Return whether there is a module of this name, such as `pooler` or `heads/masked_lm`."""
         return any(name.startswith(f"{group}/") for name in self.params)
+
+    @property
+    def task_head(self) -> str:
+        """What the fine-tuned model is for, by its modules where nothing says so; "" = it is not fine-tuned."""
+        if self.has("heads/classifier"):
+            return self.head or ("sentences" if self.has("pooler") else "tokens")
+        return "span" if self.has("heads/span") else ""
 
 
 @dataclasses.dataclass(frozen=True)

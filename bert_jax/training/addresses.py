@@ -21,7 +21,8 @@ from bert_jax.models.bert import BertConfig
 from bert_jax.training import checkpoint, elmo_addresses
 
 RUN = "run"
-FAMILY = "bert"  # config.family of the runs that can be read
+# config.family of the runs whose config.model is a BertConfig: pretraining and fine-tuning.
+FAMILIES = ("bert", "glue", "text_table", "ner", "squad", "multiple_choice")
 
 
 def split(address: str) -> tuple[str, str]:
@@ -61,16 +62,20 @@ def _load_run(place: str, beside: Beside) -> tuple[Weights, ParityReport]:
         raise ValueError(f"run:{place} has its own config and vocabulary; --vocab and the like are for hf: and google:")
     found = checkpoint.resolve(f"{RUN}:{place}")
     values = checkpoint.load_config(found)
-    if "model" not in values or values.get("family", FAMILY) != FAMILY:
-        raise ValueError(f"{found.workdir} is a run of {values.get('family', 'something else')}; BERT's are read here")
+    family = values.get("family", "bert" if "model" in values else "something else")
+    if family not in FAMILIES:
+        raise ValueError(f"{found.workdir} is a run of {family}; read are runs of {', '.join(FAMILIES)}")
     tokenizer = WordPiece.load(found.workdir / "tokenizer")
     size = values["model"]["vocab_size"] or tokenizer.vocab_size  # 0: the corpus'
     config = build(BertConfig, values["model"] | {"vocab_size": size}, "config.model")
     params: Any = jax.device_get(checkpoint.load_params(found))
-    facts = found.workdir / "run.json"
-    labels = json.loads(facts.read_text()).get("labels", ()) if facts.exists() else ()
+    path = found.workdir / "run.json"
+    facts = json.loads(path.read_text()) if path.exists() else {}
     notes = (f"step {found.step:,} of {found.workdir}",)
-    return Weights(config, name_map.flatten(params), tokenizer, tuple(labels)), ParityReport((), (), (), notes)
+    weights = Weights(
+        config, name_map.flatten(params), tokenizer, tuple(facts.get("labels", ())), facts.get("head", "")
+    )
+    return weights, ParityReport((), (), (), notes)
 
 
 def _load_huggingface(place: str, beside: Beside) -> tuple[Weights, ParityReport]:

@@ -90,10 +90,11 @@ def write_run(weights: Weights, directory: Path, facts: dict[str, Any]) -> None:
         weights.tokenizer.save(directory / "tokenizer")
         sizes = {name: math.prod(values.shape) for name, values in weights.params.items()}
         embedding = sum(size for name, size in sizes.items() if name.startswith("embeddings/"))
+        head = {"head": weights.task_head} if weights.task_head else {}
         labels = {"labels": list(weights.labels)} if weights.labels else {}
         workdir.write_json("config.json", to_plain(_config(weights)))
         parameters = {"total": sum(sizes.values()), "embedding": embedding}
-        workdir.write_json("run.json", {"parameters": parameters, **describe_environment(), **facts, **labels})
+        workdir.write_json("run.json", {"parameters": parameters, **describe_environment(), **facts, **head, **labels})
         checkpoint.save_params(directory, name_map.nest(weights.params))
     finally:
         workdir.close()

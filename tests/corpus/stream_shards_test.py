@@ -55,7 +55,7 @@ def test_the_vocabulary_is_of_the_train_split_and_counts_are_its_frequencies(fin
     vocabulary, counts = WordVocabulary.load(directory / "tokenizer"), np.load(directory / "token_counts.npy")
     assert vocabulary.vocab_size == len(counts) == 30
     text = " ".join(path.read_text() for path in (finished / "documents").glob("train-*")).split()
-    found = Counter(text)
+    found: Counter[str] = Counter(text)
     assert [found[word] for word in vocabulary.words[3:]] == list(counts[3:])
     assert sorted(counts[3:], reverse=True) == list(counts[3:])
     assert counts[2] == len(text) - counts[3:].sum()

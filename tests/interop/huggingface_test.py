@@ -165,6 +165,7 @@ def test_what_is_written_comes_back(expected, tmp_path):
     ("head", "size", "dropped", "architecture"),
     [
         ("classifier", 3, "nothing", "BertForSequenceClassification"),
+        ("classifier", 1, "nothing", "BertForMultipleChoice"),
         ("classifier", 3, "pooler", "BertForTokenClassification"),
         ("span", 2, "nothing", "BertForQuestionAnswering"),
         (None, 0, "heads/next_sentence", "BertForMaskedLM"),
@@ -175,15 +176,17 @@ def test_the_class_is_the_one_with_these_modules(expected, tmp_path, head, size,
     params = {name: values for name, values in expected.params.items() if not name.startswith(dropped)}
     if head:
         params |= {f"heads/{head}/kernel": np.ones((32, size)), f"heads/{head}/bias": np.ones(size)}
-    labels = ("no", "perhaps", "yes") if head == "classifier" else ()
-    weights = dataclasses.replace(expected, params=params, labels=labels)
+    labels = ("no", "perhaps", "yes") if size == 3 else ()
+    choices = "choices" if architecture == "BertForMultipleChoice" else ""
+    weights = dataclasses.replace(expected, params=params, labels=labels, head=choices)
     huggingface.write(weights, tmp_path / "out")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["architectures"] == [architecture]
     again, report = huggingface.read(tmp_path / "out")
     assert again.labels == labels
+    assert again.task_head == weights.task_head
     assert report.extra == ()
-    assert again.has("pooler") == (architecture in ("BertForSequenceClassification", "BertModel"))
+    assert again.has("pooler") == (weights.task_head in ("sentences", "choices") or architecture == "BertModel")
 
 
 def test_a_vocabulary_may_be_in_tokenizer_json_alone(tmp_path):

@@ -43,6 +43,7 @@ def tiny_weights(**overrides):
         (None, 0, "heads", "BertModel"),
         ("classifier", 3, "heads", "BertForSequenceClassification"),
         ("classifier", 1, "heads", "BertForSequenceClassification"),
+        ("classifier", 1, "heads", "BertForMultipleChoice"),
         ("classifier", 5, "pooler", "BertForTokenClassification"),
         ("span", 2, "heads", "BertForQuestionAnswering"),
     ],
@@ -55,7 +56,8 @@ def test_transformers_loads_what_we_write_and_computes_the_same(tmp_path, head, 
             f"heads/{head}/kernel": tiny_bert.uniform("kernel", 32, size).astype(np.float32),
             f"heads/{head}/bias": tiny_bert.uniform("bias", size).astype(np.float32),
         }
-    weights = dataclasses.replace(weights, params=params)
+    choices = "choices" if architecture == "BertForMultipleChoice" else ""
+    weights = dataclasses.replace(weights, params=params, head=choices)
     huggingface.write(weights, tmp_path / "model")
     found = comparison.compare(weights, tmp_path / "model")
     assert found.loading.pop("architecture") == architecture
