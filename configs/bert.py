@@ -143,6 +143,8 @@ def _paper(options: Any) -> ConfigDict:
                 "beta2": 0.999,  # A.2
                 "epsilon": 1e-6,  # optimization.py
                 "clip_norm": 1.0,  # global gradient norm; optimization.py
+                "schedule": "linear",  # to 0 at the last step; or constant
+                "initial_accumulator": 1.0,  # of adagrad only
             },
             "train": {
                 "num_steps": 900_000 if options.phase == 1 else 100_000,  # updates; A.2: 90 % at 128 tokens

@@ -53,7 +53,10 @@ def get_config(arg: str = "") -> ConfigDict:
         vocab="",  # a vocab.txt; empty: a vocabulary is trained
         vocab_size=0,  # pieces of a trained vocabulary; 0: the corpus' default
         cased=False,  # keep capitals and accents, in a trained vocabulary
-        sets="",  # instance sets, PAIRS-LENGTH[-packed] with + between them; empty: the corpus' default
+        sets="",  # instance sets, PAIRS-LENGTH[-packed] or stream-WORDS, + between them; empty: the corpus' default
+        words=100_000,  # stream-WORDS: the most words that are predicted, the three marks included
+        min_count=3,  # stream-WORDS: a word that the train split has less often is not predicted
+        splitting="basic",  # stream-WORDS: or whitespace, for text whose words are set apart already
         buckets=0,  # shards a split; 0: the corpus' default, which for name=text goes by the size of the files
         whole_word=False,  # name=google: --do_whole_word_mask
         duplicates=0,  # passes over the corpus with other pairs; 0: 1, and 10 for name=google (--dupe_factor)
@@ -104,11 +107,12 @@ def _google(options: Any) -> dict[str, Any]:
 def _corpus(
     options: Any, sources: list[dict[str, Any]], default_sets: str, vocab_size: int, buckets: int
 ) -> dict[str, Any]:
+    names = (options.sets or default_sets).split("+")
+    windows = [name for name in names if name.startswith("stream-")]
     return {
         "sources": sources,
-        "instances": [
-            instance_set(name, options.duplicates or 1) for name in (options.sets or default_sets).split("+")
-        ],
+        "instances": [instance_set(name, options.duplicates or 1) for name in names if name not in windows],
+        "streams": [stream_set(name, options.words, options.min_count, options.splitting) for name in windows],
         "tokenizer": {
             "vocab_file": options.vocab,  # "" trains a vocabulary
             "vocab_size": options.vocab_size or vocab_size,  # pieces; of a trained vocabulary only
@@ -153,4 +157,18 @@ def instance_set(name: str, duplicates: int) -> dict[str, Any]:
         "max_predictions_per_sequence": 20,  # of mode google only, as are the next two
         "masked_fraction": 0.15,  # --masked_lm_prob
         "whole_word": False,  # --do_whole_word_mask
+    }
+
+
+def stream_set(name: str, vocab_size: int, min_count: int, splitting: str) -> dict[str, Any]:
+    """Return the set of word windows that a name such as `stream-20` means."""
+    length = name.removeprefix("stream-")
+    if not length.isdecimal():
+        raise ValueError(f"instance set {name!r} is not stream-WORDS, such as stream-20")
+    return {
+        "name": name,
+        "words_per_window": int(length),  # bilm-tf's unroll_steps
+        "vocab_size": vocab_size,  # words that are predicted, at most; with the three marks
+        "min_count": min_count,  # of a predicted word in the train split
+        "splitting": splitting,  # basic, or whitespace
     }

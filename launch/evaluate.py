@@ -1,7 +1,8 @@
 """Evaluate a checkpoint on held-out text: `python -m launch.evaluate --checkpoint=run:runs/demo`.
 
-Prints one JSON object: masked-word loss, perplexity and accuracy, next-sentence accuracy, and what token frequencies
-alone reach on the same masked positions.
+Prints one JSON object. BERT: masked-word loss, perplexity and accuracy, next-sentence accuracy. ELMo: perplexities of
+the forward and the backward direction over the whole vocabulary, and of their mean loss. Both: what token frequencies
+alone reach on the same places.
 """
 
 import json
@@ -10,9 +11,9 @@ import sys
 from absl import app, flags, logging
 
 from bert_jax.config import choose, parse_flags
+from bert_jax.training import elmo_pretraining, pretraining
 from bert_jax.training.checkpoint import CheckpointError, load_config
 from bert_jax.training.evaluation import EvalConfig
-from bert_jax.training.pretraining import evaluate_checkpoint
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "run:DIR, run:DIR@STEP or run:DIR@best.", required=True)
 CORPUS = flags.DEFINE_string("corpus", "", "A prepared corpus of the same vocabulary; default: that of the run.")
@@ -20,7 +21,8 @@ INSTANCES = flags.DEFINE_string("instances", "", "An instance set of the corpus;
 MAX_ROWS = flags.DEFINE_integer("max_rows", 0, "Only the first rows of the validation split; 0 = all.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows at a time.")
 
-EVALUATIONS = {"bert": evaluate_checkpoint}  # by the run's config.family
+# By the run's config.family.
+EVALUATIONS = {"bert": pretraining.evaluate_checkpoint, "elmo": elmo_pretraining.evaluate_checkpoint}
 
 
 def main(argv: list[str]) -> int:

@@ -19,6 +19,7 @@ from ml_collections import config_flags
 from bert_jax.config import build, parse_flags
 from bert_jax.corpus.pipeline import CorpusConfig, Prepared, prepare
 from bert_jax.corpus.shards import verify_shards
+from bert_jax.corpus.streams import StreamManifest
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The corpus: configs/corpus.py:name=…, see there.")
 _CORPUS = flags.DEFINE_string("corpus", "", "Output directory; data/<name> if empty.")
@@ -74,10 +75,14 @@ def summary(prepared: Prepared, directory: Path) -> str:
     for source in documents["sources"]:
         lines.append(f"{source['name']:14}" + "".join(f"{source.get(column, 0):14,}" for column in columns))
     lines += [f"  skipped: {message}" for message in documents["corrupt"]]
-    lines.append(
-        f"\nvocabulary    {tokenizer['vocab_size']:,} pieces; {tokenizer['pieces_per_word']:.3f} pieces a word, "
-        f"{tokenizer['unknown_rate']:.3%} of the words [UNK]\n"
-    )
+    lines.append("")
+    if tokenizer:  # a corpus of word streams alone has none
+        lines.append(
+            f"vocabulary    {tokenizer['vocab_size']:,} pieces; {tokenizer['pieces_per_word']:.3f} pieces a word, "
+            f"{tokenizer['unknown_rate']:.3%} of the words [UNK]\n"
+        )
+    streams = [instance for instance in prepared.instances if isinstance(instance, StreamManifest)]
+    lines += [f"vocabulary    {stream.vocab_size:,} words of {stream.name}\n" for stream in streams]
     lines.append("instances          split            rows     sequences   real tokens     documents  shards")
     for instance in prepared.instances:
         for split, counts in instance.counts.items():
@@ -90,7 +95,8 @@ def summary(prepared: Prepared, directory: Path) -> str:
         how = "the rest is from earlier runs"
     lines.append(f"\n{prepared.megabytes:.1f} MB of text in {prepared.seconds:.1f} s: {how}; {memory}")
     lines += [f"warning: {warning}" for warning in prepared.warnings]
-    if any(each.masking == "online" and not each.num_records("validation") for each in prepared.instances):
+    evaluated = [each for each in prepared.instances if isinstance(each, StreamManifest) or each.masking == "online"]
+    if any(not each.num_records("validation") for each in evaluated):
         lines.append(
             "warning: no document was held out, so training cannot evaluate; prepare it again elsewhere with a larger "
             "--config.validation_fraction, such as 0.2"

@@ -1,4 +1,4 @@
-"""Pretrain BERT: `python -m launch.pretrain --config=configs/bert.py:size=base,phase=1 --workdir=runs/base-1`.
+"""Pretrain BERT or ELMo: `python -m launch.pretrain --config=configs/bert.py:size=base,phase=1 --workdir=runs/base-1`.
 
 The same command resumes an interrupted run. Exit codes: 0 done, 75 asked to stop and saved, 1 an error.
 """
@@ -17,7 +17,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from bert_jax.config import choose, parse_flags
-from bert_jax.training import pretraining, workdir
+from bert_jax.training import elmo_pretraining, pretraining, workdir
 from bert_jax.training.checkpoint import CheckpointError
 from bert_jax.training.metrics import NonFiniteError
 from bert_jax.training.run import Job, RunOptions, run
@@ -34,7 +34,10 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process' number from
 MULTIHOST = flags.DEFINE_bool("multihost", False, "Several hosts that JAX finds by itself: TPU pod slices, SLURM.")
 
 # By config.family: config → job.
-JOBS = {"bert": lambda config: pretraining.make_job(pretraining.build_config(config))}
+JOBS = {
+    "bert": lambda config: pretraining.make_job(pretraining.build_config(config)),
+    "elmo": lambda config: elmo_pretraining.make_job(elmo_pretraining.build_config(config)),
+}
 
 
 def main(argv: list[str]) -> int:

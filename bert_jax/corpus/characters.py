@@ -10,7 +10,7 @@ training writes, and 262 in the models' (`interop/allennlp.py`).
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int32, Int64
 
 MAX_CHARACTERS = 50
 NUM_CHARACTERS = 262  # 256 bytes, five marks, the mask
@@ -50,6 +50,11 @@ class CharacterIds:
 
         Bytes beyond `max_characters` - 2 are cut, in the middle of a character if need be, as the originals do.
         """
+        numbers = self.numbers(words)  # may make room: before the rows are looked at
+        return self._rows[numbers]
+
+    def numbers(self, words: Sequence[str]) -> Int64[np.ndarray, " words"]:
+        """Return a number for each word, equal for equal ones, 0 for ""; `rows` has their ids until the next call."""
         if self._count > _MAX_WORDS:
             self._empty()
         new = [word for word in dict.fromkeys(words) if word not in self._number_of]
@@ -61,7 +66,11 @@ class CharacterIds:
             self._rows[self._count : self._count + len(new)] = rows
             self._number_of.update(zip(new, range(self._count, self._count + len(new)), strict=True))
             self._count += len(new)
-        return self._rows[np.fromiter(map(self._number_of.__getitem__, words), np.int64, len(words))]
+        return np.fromiter(map(self._number_of.__getitem__, words), np.int64, len(words))
+
+    def rows(self, numbers: Int64[np.ndarray, " words"]) -> Int32[np.ndarray, "words characters"]:
+        """Return the ids of the words with these numbers."""
+        return self._rows[numbers]
 
     def encode_sentences(
         self, sentences: Sequence[Sequence[str]], num_words: int | None = None

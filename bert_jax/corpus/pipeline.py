@@ -34,6 +34,8 @@ from bert_jax.corpus.progress import Progress
 from bert_jax.corpus.records import InstanceManifest
 from bert_jax.corpus.shards import ShardsConfig, prepare_instances
 from bert_jax.corpus.sources import KINDS, estimate_text_bytes
+from bert_jax.corpus.stream_shards import StreamShardsConfig, prepare_streams
+from bert_jax.corpus.streams import StreamConfig, StreamManifest
 from bert_jax.corpus.vocabulary import TokenStatistics, WordPiece
 from bert_jax.corpus.wordpiece_training import train_wordpiece
 from bert_jax.corpus.workers import Workers
@@ -79,6 +81,7 @@ class CorpusConfig:
         validation_fraction: share of the documents held out, 0 to below 1.
         seed: of all random choices.
         on_error: "stop" or "skip".
+        streams: the sets of word windows, whose vocabularies are their own; without `instances`, no tokenizer is made.
     """
 
     sources: tuple[SourceConfig, ...]
@@ -88,11 +91,12 @@ class CorpusConfig:
     validation_fraction: float
     seed: int = 0
     on_error: str = "stop"
+    streams: tuple[StreamConfig, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be prepared."""
         choose("on_error", self.on_error, ("stop", "skip"))
-        if not self.sources or not self.instances:
+        if not self.sources or not (self.instances or self.streams):
             raise ValueError("a corpus takes one source or more and one instance set or more; got none")
         for source in self.sources:
             choose("source kind", source.kind, KINDS)
@@ -100,7 +104,7 @@ class CorpusConfig:
             raise ValueError(f"num_buckets is {self.num_buckets}; it takes 1 to 99999, or 0 for a number by size")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction is {self.validation_fraction}; it takes 0 to below 1")
-        names = [instance.name for instance in self.instances]
+        names = [instance.name for instance in (*self.instances, *self.streams)]
         if len(set(names)) < len(names):
             raise ValueError(f"instance sets are named {', '.join(names)}; each takes a name of its own")
         if self.is_google:
@@ -134,7 +138,7 @@ class Prepared:
     """
 
     manifest: dict[str, Any]
-    instances: list[InstanceManifest]
+    instances: list[InstanceManifest | StreamManifest]
     megabytes: float
     seconds: float
     continued: bool
@@ -184,10 +188,14 @@ def prepare(config: CorpusConfig, directory: Path, num_processes: int, show_prog
         documents = prepare_documents(documents_config, directory / "documents", workers, progress)
         changed = changed_inputs(config.sources, documents)
         seconds["documents"] = time.perf_counter() - started
-        tokenizer = _prepare_tokenizer(config, directory, progress)
+        tokenizer = _prepare_tokenizer(config, directory, progress) if config.instances else {}
         seconds["tokenizer"] = time.perf_counter() - started - seconds["documents"]
-        shards = ShardsConfig(directory, config.num_buckets, config.instances, config.seed)
-        instances = prepare_instances(shards, fingerprint(config), workers, progress)
+        instances: list[InstanceManifest | StreamManifest] = []
+        if config.instances:
+            shards = ShardsConfig(directory, config.num_buckets, config.instances, config.seed)
+            instances += prepare_instances(shards, fingerprint(config), workers, progress)
+        windows = StreamShardsConfig(directory, config.num_buckets, config.streams, config.seed)
+        instances += prepare_streams(windows, fingerprint(config), workers, progress)
         total = time.perf_counter() - started
         seconds["instances"] = total - sum(seconds.values())
         peak_memory_bytes = workers.peak_memory_bytes
@@ -266,8 +274,10 @@ def _claim(config: CorpusConfig, directory: Path) -> CorpusConfig:
     if old is not None and _has_begun(directory):
         sets = {instance.name: instance for instance in old.instances}
         wanted = {instance.name: instance for instance in config.instances}
-        there = _comparable(old, list(sets.values()))
-        now = _comparable(config, [wanted.get(name, instance) for name, instance in sets.items()])
+        there = _comparable(old, list(sets.values()), old.streams)
+        streams = {stream.name: stream for stream in config.streams}
+        same_streams = tuple(streams.get(stream.name, stream) for stream in old.streams)
+        now = _comparable(config, [wanted.get(name, instance) for name, instance in sets.items()], same_streams)
         if not _has_tokenizer(directory):
             there["tokenizer"] = now["tokenizer"]
         found = differences(there, now)
@@ -277,18 +287,24 @@ def _claim(config: CorpusConfig, directory: Path) -> CorpusConfig:
                 f"{directory} holds a corpus of another config:{lines}\nuse the same values, or another directory "
                 "(--corpus); instance sets can be added to a corpus, but not changed"
             )
-        config = dataclasses.replace(config, instances=tuple({**sets, **wanted}.values()))
+        streams = {stream.name: stream for stream in (*old.streams, *config.streams)}
+        config = dataclasses.replace(
+            config, instances=tuple({**sets, **wanted}.values()), streams=tuple(streams.values())
+        )
     write_json(directory / "config.json", to_plain(config))
     return config
 
 
-def _comparable(config: CorpusConfig, instances: list[InstanceConfig]) -> dict[str, Any]:
+def _comparable(
+    config: CorpusConfig, instances: list[InstanceConfig], streams: tuple[StreamConfig, ...]
+) -> dict[str, Any]:
     """Return the plain values that must not change, the instance sets by name."""
     sets = {
         instance.name: to_plain(instance) | {"short_sequence_probability": instance.short_probability}
         for instance in instances
     }
-    return {**to_plain(config), "instances": sets, "on_error": ""}
+    by_name = {stream.name: to_plain(stream) for stream in streams}
+    return {**to_plain(config), "instances": sets, "streams": by_name, "on_error": ""}
 
 
 def _choose_num_buckets(config: CorpusConfig) -> int:
@@ -300,7 +316,8 @@ def _choose_num_buckets(config: CorpusConfig) -> int:
         ValueError: a bucket would not fit into 1 GB (mode `google` is all in memory by its nature).
         FileNotFoundError, ValueError: sources that are not there, or of no known kind.
     """
-    size = sum(map(estimate_text_bytes, config.sources)) * max(instance.duplicates for instance in config.instances)
+    passes = max((instance.duplicates for instance in config.instances), default=1)
+    size = sum(map(estimate_text_bytes, config.sources)) * passes
     wanted = 1 << max(0, math.ceil(math.log2(max(size, 1) / BUCKET_BYTES)))
     num_buckets = config.num_buckets or min(wanted, MAX_CHOSEN_BUCKETS)
     if size > num_buckets * MAX_BUCKET_BYTES and not config.is_google:

@@ -192,8 +192,13 @@ class InstanceManifest:
         return sum(shard.num_records for shard in self.splits[split])
 
 
-def write_manifest(directory: str | os.PathLike[str], manifest: InstanceManifest) -> None:
-    """Write `manifest.json` by rename, last of all files, so that a set with a manifest is whole."""
+def write_manifest(directory: str | os.PathLike[str], manifest: Any) -> None:
+    """Write `manifest.json` by rename, last of all files, so that a set with a manifest is whole.
+
+    Args:
+        directory: of the set.
+        manifest: a dataclass, `InstanceManifest` or another kind's.
+    """
     path = Path(directory) / MANIFEST
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(dataclasses.asdict(manifest), indent=2) + "\n", encoding="utf-8")
@@ -207,7 +212,14 @@ def read_manifest(directory: str | os.PathLike[str]) -> InstanceManifest:
         FileNotFoundError: no manifest: the set was not prepared, or preparing it was interrupted.
         ValueError: the manifest is of another schema version or another kind of set.
     """
-    path = Path(directory) / MANIFEST
+    values = read_manifest_values(Path(directory), KIND)
+    values["record_format"] = RecordFormat(**values["record_format"])
+    return InstanceManifest(**values)
+
+
+def read_manifest_values(directory: Path, kind: str) -> dict[str, Any]:
+    """Return what `manifest.json` says of a set of one kind, its shards built; see `read_manifest` for the errors."""
+    path = directory / MANIFEST
     if not path.exists():
         raise FileNotFoundError(
             f"{path} does not exist: the instance set was not prepared to its end; "
@@ -219,8 +231,7 @@ def read_manifest(directory: str | os.PathLike[str]) -> InstanceManifest:
             f"{path} has schema version {values.get('schema_version')}, this code reads {SCHEMA_VERSION}; "
             "prepare the corpus again"
         )
-    if values.get("kind", KIND) != KIND:  # the first manifests had none
-        raise ValueError(f"{path} is of an instance set of kind {values['kind']!r}; {KIND!r} is read here")
-    values["record_format"] = RecordFormat(**values["record_format"])
+    if values.get("kind", KIND) != kind:  # the first manifests had none
+        raise ValueError(f"{path} is of an instance set of kind {values.get('kind', KIND)!r}; {kind!r} is read here")
     values["splits"] = {split: tuple(Shard(**shard) for shard in shards) for split, shards in values["splits"].items()}
-    return InstanceManifest(**values)
+    return values

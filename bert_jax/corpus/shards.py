@@ -107,9 +107,13 @@ def fold_seed(seed: int, *names: str | int) -> int:
 
 
 def write_shard(path: Path, rows: Rows, rows_format: RecordFormat) -> Shard:
-    """Write rows as one ArrayRecord file, by rename, and return its entry for the manifest."""
+    """Write rows as one ArrayRecord file; see `write_records`."""
+    return write_records(path, encode_rows(rows, rows_format))
+
+
+def write_records(path: Path, records: list[bytes]) -> Shard:
+    """Write records as one ArrayRecord file, by rename, and return its entry for the manifest."""
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    records = encode_rows(rows, rows_format)
     writer = ArrayRecordWriter(str(temporary), WRITER_OPTIONS)
     for record in records:
         writer.write(record)

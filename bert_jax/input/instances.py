@@ -4,6 +4,7 @@ What is wrong with the files is said here, at the door, or with the shard and re
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,36 +12,43 @@ from array_record.python import array_record_module  # pyright: ignore[reportAtt
 from jaxtyping import Int
 
 from bert_jax.config import choose
-from bert_jax.corpus import records
+from bert_jax.corpus import records, streams
 
 # Random access: no reading ahead, and a file buffer of about one record (4,096 measured no slower than any other).
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 READER_BUFFER_BYTES = 4096
 
 
-class InstanceSet:
-    """One split of an instance set. Made by `open_instances`; safe to read from several threads.
+class RecordSet:
+    """One split of an instance set of any kind; safe to read from several threads.
 
     Attributes:
         directory: <corpus>/instances/<name>.
-        manifest: of the set, both splits.
         split: "train" or "validation".
     """
 
-    def __init__(self, directory: Path, manifest: records.InstanceManifest, split: str) -> None:
-        """Open the split's shards and hold them against the manifest."""
-        self.directory, self.manifest, self.split = directory, manifest, split
-        self._shards = manifest.splits[split]
-        self._readers = [_open_shard(directory / shard.file, shard) for shard in self._shards]
-        self._record_bytes = manifest.record_format.dtype.itemsize
-        self._first_records = np.cumsum([0, *(shard.num_records for shard in self._shards)])
+    def __init__(
+        self, directory: Path, shards: Sequence[records.Shard], split: str, record_bytes: int | None = None
+    ) -> None:
+        """Open the split's shards and hold them against their entries in the manifest.
+
+        Args:
+            directory: of the set.
+            shards: of the split.
+            split: its name.
+            record_bytes: of every record; None where they differ.
+        """
+        self.directory, self.split = directory, split
+        self._shards, self._record_bytes = shards, record_bytes
+        self._readers = [_open_shard(directory / shard.file, shard) for shard in shards]
+        self._first_records = np.cumsum([0, *(shard.num_records for shard in shards)])
 
     def __len__(self) -> int:
-        """Return the number of rows of the split."""
+        """Return the number of records of the split."""
         return int(self._first_records[-1])
 
-    def read(self, indices: Int[np.ndarray, " rows"]) -> records.Rows:
-        """Return the rows with these indices, in this order; an index may come twice.
+    def read_records(self, indices: Int[np.ndarray, " rows"]) -> list[bytes]:
+        """Return the records with these indices, in this order; an index may come twice.
 
         Raises:
             ValueError: a record cannot be read or has another size than the set's; names its shard and number.
@@ -53,7 +61,7 @@ class InstanceSet:
         found: list[bytes] = [b""] * len(indices)
         for place, shard, number in zip(order.tolist(), shards.tolist(), numbers.tolist(), strict=True):
             found[place] = self._read_record(shard, number)
-        return records.decode_rows(found, self.manifest.record_format)
+        return found
 
     def close(self) -> None:
         """Close the shards; iterators over the set must have been closed before."""
@@ -67,7 +75,7 @@ class InstanceSet:
             [record] = self._readers[shard].read(number, number + 1)
         except Exception as error:  # array_record's error types differ between versions
             raise ValueError(f"{self._name(shard, number)} cannot be read ({error}); {self._advice()}") from error
-        if len(record) != self._record_bytes:
+        if self._record_bytes not in (None, len(record)):
             raise ValueError(
                 f"{self._name(shard, number)} has {len(record)} bytes, the set's have {self._record_bytes}; "
                 f"{self._advice()}"
@@ -85,6 +93,40 @@ class InstanceSet:
         )
 
 
+class InstanceSet(RecordSet):
+    """One split of a set of BERT's rows. Made by `open_instances`.
+
+    Attributes:
+        manifest: of the set, both splits.
+    """
+
+    def __init__(self, directory: Path, manifest: records.InstanceManifest, split: str) -> None:
+        """Open the split's shards and hold them against the manifest."""
+        super().__init__(directory, manifest.splits[split], split, manifest.record_format.dtype.itemsize)
+        self.manifest = manifest
+
+    def read(self, indices: Int[np.ndarray, " rows"]) -> records.Rows:
+        """Return the rows with these indices; see `read_records`."""
+        return records.decode_rows(self.read_records(indices), self.manifest.record_format)
+
+
+class WindowSet(RecordSet):
+    """One split of a set of word windows. Made by `open_windows`.
+
+    Attributes:
+        manifest: of the set, both splits.
+    """
+
+    def __init__(self, directory: Path, manifest: streams.StreamManifest, split: str) -> None:
+        """Open the split's shards and hold them against the manifest."""
+        super().__init__(directory, manifest.splits[split], split)
+        self.manifest = manifest
+
+    def read(self, indices: Int[np.ndarray, " windows"]) -> list[str]:
+        """Return the words of these windows, as `streams.decode_windows` has them; see `read_records`."""
+        return streams.decode_windows(self.read_records(indices), self.manifest.words_per_window)
+
+
 def open_instances(corpus: str | os.PathLike[str], name: str, split: str) -> InstanceSet:
     """Open a split of the instance set `<corpus>/instances/<name>`.
 
@@ -92,17 +134,34 @@ def open_instances(corpus: str | os.PathLike[str], name: str, split: str) -> Ins
         FileNotFoundError: no such corpus, set or shard; the message lists the sets there are.
         ValueError: no such split, a split without rows, or a shard that is not what the manifest says.
     """
+    directory = _directory(corpus, name)
+    manifest = records.read_manifest(directory)
+    _check_split(directory, manifest, split)
+    return InstanceSet(directory, manifest, split)
+
+
+def open_windows(corpus: str | os.PathLike[str], name: str, split: str) -> WindowSet:
+    """Open a split of the set of word windows `<corpus>/instances/<name>`; see `open_instances` for the errors."""
+    directory = _directory(corpus, name)
+    manifest = streams.read_stream_manifest(directory)
+    _check_split(directory, manifest, split)
+    return WindowSet(directory, manifest, split)
+
+
+def _directory(corpus: str | os.PathLike[str], name: str) -> Path:
     directory = Path(corpus) / "instances" / name
     if not (directory / records.MANIFEST).exists():
         raise FileNotFoundError(_missing_set(Path(corpus), name))
-    manifest = records.read_manifest(directory)
+    return directory
+
+
+def _check_split(directory: Path, manifest: records.InstanceManifest | streams.StreamManifest, split: str) -> None:
     choose(f"the split of {directory}", split, manifest.splits)
     if manifest.num_records(split) == 0:
         raise ValueError(
             f"the split {split!r} of {directory} has no rows; prepare the corpus with more text, "
             "or with a larger share of it for this split (validation_fraction; mode 'google' has no validation)"
         )
-    return InstanceSet(directory, manifest, split)
 
 
 def _open_shard(path: Path, shard: records.Shard) -> array_record_module.ArrayRecordReader:

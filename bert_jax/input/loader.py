@@ -141,7 +141,7 @@ def train_batches(
         input_ids, input_mask, segment_ids, position_ids, sequence_ids [B, L]; sequence_starts, next_sentence_labels,
         next_sentence_weights [B, S]; masked_lm_positions, masked_lm_ids, masked_lm_weights [B, P].
     """
-    _check_rows(rows, data_config.batch_size)
+    check_rows(rows, data_config.batch_size)
     if first_step < 0:
         raise ValueError(f"first_step is {first_step}; it must be 0 or more")
     source = _BatchSource(
@@ -155,7 +155,7 @@ def train_batches(
         first_batch=first_step,
         num_batches=sys.maxsize,
     )
-    return _prefetched(source, data_config.num_threads, data_config.prefetch_batches)
+    return prefetched(source, data_config.num_threads, data_config.prefetch_batches)
 
 
 def evaluation_batches(
@@ -178,7 +178,7 @@ def evaluation_batches(
         rows: this process' part of the global batch.
         max_rows: only the first so many; None = all.
     """
-    _check_rows(rows, batch_size)
+    check_rows(rows, batch_size)
     if max_rows is not None and max_rows < 1:
         raise ValueError(f"max_rows is {max_rows}; it must be 1 or more, or None for all rows")
     num_rows = len(instances) if max_rows is None else min(max_rows, len(instances))
@@ -193,7 +193,7 @@ def evaluation_batches(
         first_batch=0,
         num_batches=-(-num_rows // batch_size),
     )
-    return _prefetched(source, num_threads=1, prefetch_batches=2)
+    return prefetched(source, num_threads=1, prefetch_batches=2)
 
 
 def measure_rows_per_second(
@@ -223,7 +223,8 @@ def measure_rows_per_second(
     }
 
 
-def _prefetched(source: _BatchSource, num_threads: int, prefetch_batches: int) -> Generator[Batch, None, None]:
+def prefetched(source: Any, num_threads: int, prefetch_batches: int) -> Generator[Batch, None, None]:
+    """Return the elements of a random-access source in order, made ahead by threads; `close` ends these."""
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch_batches if num_threads else 0)
     iterator = iter(grain.MapDataset.source(source).to_iter_dataset(options))
 
@@ -236,7 +237,8 @@ def _prefetched(source: _BatchSource, num_threads: int, prefetch_batches: int) -
     return batches()
 
 
-def _check_rows(rows: slice, batch_size: int) -> None:
+def check_rows(rows: slice, batch_size: int) -> None:
+    """Refuse rows that are no part of a global batch."""
     if rows.step not in (None, 1) or not 0 <= (rows.start or 0) < (rows.stop or 0) <= batch_size:
         raise ValueError(f"rows is {rows}; it must be a part of slice(0, {batch_size}), the global batch")
 

@@ -1,9 +1,10 @@
 """ELMo: words as characters, read by a forward and a backward language model; a mixture of their layers.
 
-Source: Peters et al. 2018 §3; allenai/bilm-tf `model.py`, `elmo.py`; AllenNLP's `Elmo`, `ScalarMix`.
+Source: Peters et al. 2018 §3; allenai/bilm-tf `model.py`, `elmo.py`, `training.py`; AllenNLP's `Elmo`, `ScalarMix`.
 """
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -14,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from bert_jax.config import choose
 from bert_jax.models.character_cnn import CharacterCnn, CharacterCnnConfig
+from bert_jax.models.layers import normal, with_axes
 from bert_jax.models.recurrent import LstmStacks, LstmState, RecurrentConfig, zero_state
 
 # The released models: cells, projection, highway layers.
@@ -117,6 +119,61 @@ def reverse_rows(
     places = jnp.arange(rows.shape[1])[None]
     sources = jnp.where(places < lengths[:, None], lengths[:, None] - 1 - places, places)
     return jnp.take_along_axis(rows, sources[:, :, None], axis=1)
+
+
+class ElmoLanguageModel(nn.Module):
+    """ELMo with the softmax that it is trained with, which both directions share.
+
+    Attributes:
+        config: of ELMo.
+        vocab_size: words that are predicted.
+    """
+
+    config: ElmoConfig
+    vocab_size: int
+
+    def setup(self) -> None:
+        """Declare the parts; their attribute names are the parameters' names."""
+        self.elmo = Elmo(self.config)
+        self.softmax = Softmax(self.vocab_size, self.config.projection_dim)
+
+    def __call__(self, char_ids: Int[Array, "batch words characters"]) -> None:
+        """Touch every parameter, for initialisation."""
+        self.elmo(char_ids)
+        self.softmax()
+
+    def encode(self, char_ids: Int[Array, "*words characters"]) -> Float[Array, "*words projection"]:
+        """See `Elmo.encode`."""
+        return self.elmo.encode(char_ids)
+
+    def read(
+        self,
+        tokens: Float[Array, "directions batch words projection"],
+        state: LstmState,
+        dropout_seed: UInt32[Array, ""] | None = None,
+    ) -> tuple[Float[Array, "directions batch words projection"], LstmState]:
+        """Return the last layer's outputs, which predict the next word of each direction, and the state."""
+        outputs, state = self.elmo.read(tokens, state, None, dropout_seed)
+        return outputs[-1], state
+
+
+class Softmax(nn.Module):
+    """A vector and a bias for each word of a vocabulary.
+
+    Attributes:
+        vocab_size: words.
+        features: of a vector.
+    """
+
+    vocab_size: int
+    features: int
+
+    @nn.compact
+    def __call__(self) -> None:
+        """Declare the parameters; whoever computes with them picks the rows that it needs."""
+        init = with_axes(normal(math.sqrt(1.0 / self.features)), "vocab", "embed")  # bilm-tf: training.py
+        self.param("embedding", init, (self.vocab_size, self.features), jnp.float32)
+        self.param("bias", with_axes(nn.initializers.zeros_init(), "vocab"), (self.vocab_size,), jnp.float32)
 
 
 class ScalarMix(nn.Module):

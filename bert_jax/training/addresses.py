@@ -1,8 +1,9 @@
-"""The one kind of address of a checkpoint, in whichever system: `run:`, `hf:` and `google:`.
+"""The one kind of address of a checkpoint, in whichever system: `run:`, `hf:`, `google:` and `elmo:`.
 
 run:DIR, run:DIR@STEP, run:DIR@best    a run's directory, or one that launch.convert wrote
 hf:DIR, hf:OWNER/NAME@REVISION         a directory of Hugging Face's, here or on the Hub
 google:PREFIX                          a TensorFlow 1 checkpoint, DIR/bert_model.ckpt
+elmo:DIR                               options.json and weights.hdf5; `elmo_addresses.py` reads it, and runs of ELMo
 """
 
 import json
@@ -17,7 +18,7 @@ from bert_jax.interop import google, huggingface, name_map
 from bert_jax.interop.parity_report import ParityReport
 from bert_jax.interop.weights import Beside, Weights
 from bert_jax.models.bert import BertConfig
-from bert_jax.training import checkpoint
+from bert_jax.training import checkpoint, elmo_addresses
 
 RUN = "run"
 # config.family of the runs whose config.model is a BertConfig: pretraining and fine-tuning.
@@ -33,9 +34,10 @@ def split(address: str) -> tuple[str, str]:
     scheme, colon, place = address.partition(":")
     if not colon or not place:
         raise ValueError(
-            f"{address!r} is not an address; use run:DIR[@STEP|@best], hf:DIR, hf:OWNER/NAME@REVISION or google:PREFIX"
+            f"{address!r} is not an address; use run:DIR[@STEP|@best], hf:DIR, hf:OWNER/NAME@REVISION, "
+            "google:PREFIX or elmo:DIR"
         )
-    return choose(f"the scheme of {address!r}", scheme, _READERS), place
+    return choose(f"the scheme of {address!r}", scheme, (*_READERS, elmo_addresses.SCHEME)), place
 
 
 def load(address: str, beside: Beside | None = None) -> tuple[Weights, ParityReport]:
@@ -50,6 +52,8 @@ def load(address: str, beside: Beside | None = None) -> tuple[Weights, ParityRep
         FileNotFoundError: no such checkpoint, or one without its config or vocabulary.
     """
     scheme, place = split(address)
+    if scheme == elmo_addresses.SCHEME:
+        raise ValueError(f"{address} is an ELMo; a BERT is read here")
     return _READERS[scheme](place, beside or Beside())
 
 

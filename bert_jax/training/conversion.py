@@ -11,7 +11,7 @@ from bert_jax.interop import comparison, huggingface, name_map
 from bert_jax.interop.comparison import Comparison
 from bert_jax.interop.parity_report import ParityReport
 from bert_jax.interop.weights import Beside, Weights
-from bert_jax.training import addresses, checkpoint
+from bert_jax.training import addresses, checkpoint, elmo_addresses, elmo_conversion
 from bert_jax.training.evaluation import EvalConfig
 from bert_jax.training.loop import TrainConfig
 from bert_jax.training.mesh import MeshConfig
@@ -37,6 +37,7 @@ class Conversion(NamedTuple):
         """Return it for people."""
         reports = [report for report in (self.read, self.written) if report.matches or report.notes]
         lines = [line for report in reports for line in (report.lines() if report.matches else report.notes)]
+        lines += [f"left out: {name}" for report in reports if not report.matches for name in report.extra]
         return lines + (self.comparison.lines() if self.comparison else [])
 
 
@@ -45,7 +46,7 @@ def convert(source: str, target: str, beside: Beside | None = None, check: bool 
 
     Args:
         source: address of a checkpoint.
-        target: `run:DIR` or `hf:DIR`, a directory that holds nothing yet.
+        target: `run:DIR`, or `hf:DIR` for a BERT, or `elmo:DIR` for an ELMo; a directory that holds nothing yet.
         beside: files to read in place of those beside the source.
         check: whether to compare the outputs with those of transformers; source or target is `hf:` then.
 
@@ -55,8 +56,12 @@ def convert(source: str, target: str, beside: Beside | None = None, check: bool 
     """
     from_scheme, from_place = addresses.split(source)
     scheme, place = addresses.split(target)
+    if scheme == elmo_addresses.SCHEME or elmo_addresses.is_elmo(source):
+        if check or (beside or Beside()) != Beside():
+            raise ValueError(f"{source} to {target}: --check, --vocab and the like are for BERT")
+        return Conversion(*elmo_conversion.convert(source, target), None)
     if scheme not in (addresses.RUN, "hf"):
-        raise ValueError(f"--to is {target!r}; run:DIR and hf:DIR are written")
+        raise ValueError(f"--to is {target!r}; run:DIR, hf:DIR and elmo:DIR are written")
     if check and "hf" not in (scheme, from_scheme):
         raise ValueError("--check compares with transformers, so --from or --to must be hf:")
     weights, read = addresses.load(source, beside)

@@ -1,7 +1,7 @@
 """Evaluation: the objective's metrics over held-out rows, exact on a ragged last batch, and what chance reaches.
 
 Sums and counts are added up over all batches before any mean is taken, and rows that only fill the last batch weigh
-nothing. The baselines are of the same masked positions: always predicting the most frequent token, and the perplexity
+nothing. The baselines are of the same places: always predicting the most frequent token, and the perplexity
 of the training split's token frequencies.
 """
 
@@ -53,14 +53,19 @@ class UnigramBaseline:
     Attributes:
         log_probabilities: float32 [vocabulary], of the train split, one added to each count.
         most_frequent: the token id to predict always.
+        ids, weights: names of the batch' arrays with what is to be predicted, and how much it counts.
     """
 
     log_probabilities: Float[np.ndarray, " vocab"]
     most_frequent: int
+    ids: str = "masked_lm_ids"
+    weights: str = "masked_lm_weights"
 
     @classmethod
-    def load(cls, instances: str | os.PathLike[str]) -> "UnigramBaseline":
-        """Read `token_counts.npy` of an instance set's directory.
+    def load(
+        cls, instances: str | os.PathLike[str], ids: str = "masked_lm_ids", weights: str = "masked_lm_weights"
+    ) -> "UnigramBaseline":
+        """Read `token_counts.npy` of an instance set's directory; see the class for the arrays' names.
 
         Raises:
             FileNotFoundError: the set has none.
@@ -70,11 +75,11 @@ class UnigramBaseline:
             raise FileNotFoundError(f"{path} does not exist, so there are no baselines; prepare the corpus again")
         counts = np.load(path)
         smoothed = np.log((counts + 1.0) / (counts.sum() + len(counts)))
-        return cls(smoothed.astype(np.float32), int(counts.argmax()))
+        return cls(smoothed.astype(np.float32), int(counts.argmax()), ids, weights)
 
     def metrics(self, batch: Batch) -> Metrics:
-        """Return the baselines' loss and accuracy at the masked positions of a batch, as (sum, count)."""
-        ids, weights = batch["masked_lm_ids"], batch["masked_lm_weights"]
+        """Return the baselines' loss and accuracy at the places of a batch that are predicted, as (sum, count)."""
+        ids, weights = batch[self.ids], batch[self.weights]
         losses = -jnp.take(jnp.asarray(self.log_probabilities), ids)
         hits = (ids == self.most_frequent).astype(jnp.float32)
         count = jnp.sum(weights)

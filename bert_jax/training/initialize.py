@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from bert_jax.corpus.vocabulary import WordPiece
 from bert_jax.interop import name_map
-from bert_jax.training import addresses, checkpoint, sharding
+from bert_jax.training import addresses, checkpoint, elmo_addresses, sharding
 from bert_jax.training.checkpoint import Address, Checkpoints
 from bert_jax.training.optimizers import parameter_name
 from bert_jax.training.state import Objective, TrainState, make_state, state_shardings
@@ -134,6 +134,8 @@ def check_vocabulary(address: str, found: Address, tokenizer: Path | None) -> No
 
 def _load_foreign(source: Source) -> Any:
     """Return the parameters of another system's checkpoint, if it has the vocabulary of the training data."""
+    if elmo_addresses.is_elmo(source.init_from):
+        return {elmo_addresses.MODEL: elmo_addresses.load(source.init_from).params}  # which reads any word
     weights, _ = addresses.load(source.init_from)
     tokenizer = source.tokenizer
     if tokenizer is None or not (tokenizer / "vocab.txt").exists():

@@ -104,12 +104,19 @@ class MetricWindow:
 def evaluation_row(sums: dict[str, tuple[float, float]]) -> dict[str, float]:
     """Return `eval/` metrics of (sum, count) pairs over an evaluation; perplexity is taken after the mean.
 
-    `eval/loss` is the sum of the tasks' mean losses, for objectives of such tasks. A task without labels has no entry.
+    `eval/loss` is the sum of the tasks' mean losses, for objectives of such tasks, and the mean of two directions'. A
+    task without labels has no entry.
     """
     means = {LOGGED_NAMES.get(name, name): total / count for name, (total, count) in sorted(sums.items()) if count}
     row = {f"eval/{name}": mean for name, mean in means.items()}
     if losses := [mean for name, mean in means.items() if name in ("mlm_loss", "nsp_loss", "loss")]:
         row["eval/loss"] = sum(losses)
+    directions = [means[name] for name in ("forward_loss", "backward_loss") if name in means]
+    if directions:
+        row["eval/loss"] = sum(directions) / len(directions)
+        for name in ("forward_loss", "backward_loss", "loss"):
+            perplexity = name.replace("loss", "perplexity")
+            row[f"eval/{perplexity}"] = math.exp(min(row[f"eval/{name}"], 700.0))
     if "mlm_loss" in means:
         row["eval/mlm_perplexity"] = math.exp(min(means["mlm_loss"], 700.0))  # exp(710) is infinite
     return row

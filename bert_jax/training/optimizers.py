@@ -1,7 +1,8 @@
-"""Optimizers as BERT's authors wrote them, and LAMB; small pure functions in optax' form.
+"""Optimizers as the authors of BERT and ELMo wrote them, and LAMB; small pure functions in optax' form.
 
 Source: google-research/bert `optimization.py` (AdamWeightDecayOptimizer, create_optimizer); Kingma & Ba 2015 for the
-bias correction; You et al. 2020 (LAMB), Algorithm 2.
+bias correction; You et al. 2020 (LAMB), Algorithm 2; Duchi et al. 2011 and TensorFlow 1's AdagradOptimizer,
+which has no epsilon and begins with a sum above 0.
 Differs: hyper-parameters that a sweep varies are arrays given at update time, so trials share one compiled step; the
 gradient norm is computed once, outside, and the clip factor is folded into the moments' update (one pass over memory
 less). LAMB's trust ratio is taken per layer of the stacked `layers` axis, as it was when layers were single tensors.
@@ -29,14 +30,16 @@ class OptimizerConfig:
     """What one run optimizes with; rate, warm-up and weight decay become arrays (`state.Hyper`).
 
     Attributes:
-        name: "adamw_bert" (no bias correction), "adamw" (corrected) or "lamb".
+        name: "adamw_bert" (no bias correction), "adamw" (corrected), "lamb" or "adagrad", which has no weight decay.
         peak_learning_rate: reached after warm-up if decay did not count from step 0; 0 or more.
+        schedule: "linear" falls to 0 at the last step; "constant" stays at the peak behind warm-up.
         warmup_steps: 0 or more.
         weight_decay: decoupled; not on names that match `NOT_DECAYED`.
         beta1: decay of the first moment, in [0, 1).
         beta2: decay of the second moment, in [0, 1).
         epsilon: added to the root of the second moment; more than 0.
         clip_norm: largest global gradient norm; 0 = no clipping.
+        initial_accumulator: what adagrad's sums of squares begin with; more than 0.
     """
 
     name: str = "adamw_bert"
@@ -47,18 +50,24 @@ class OptimizerConfig:
     beta2: float = 0.999
     epsilon: float = 1e-6
     clip_norm: float = 1.0
+    schedule: str = "linear"
+    initial_accumulator: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse what no optimizer takes."""
-        choose("config.optim.name", self.name, ("adamw_bert", "adamw", "lamb"))
+        choose("config.optim.name", self.name, ("adamw_bert", "adamw", "lamb", "adagrad"))
+        choose("config.optim.schedule", self.schedule, ("linear", "constant"))
         for name, lowest in (("peak_learning_rate", 0.0), ("warmup_steps", 0), ("weight_decay", 0.0), ("clip_norm", 0)):
             if not lowest <= getattr(self, name) < math.inf:  # nor NaN
                 raise ValueError(f"config.optim.{name} is {getattr(self, name)}; use {lowest} or more")
         for name in ("beta1", "beta2"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"config.optim.{name} is {getattr(self, name)}; use a number in [0, 1)")
-        if not 0.0 < self.epsilon < math.inf:
-            raise ValueError(f"config.optim.epsilon is {self.epsilon}; use a number above 0, such as 1e-6")
+        for name in ("epsilon", "initial_accumulator"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise ValueError(f"config.optim.{name} is {getattr(self, name)}; use a number above 0, such as 1e-6")
+        if self.name == "adagrad" and self.weight_decay:
+            raise ValueError(f"config.optim.weight_decay is {self.weight_decay}; adagrad has none, use 0")
 
 
 def warmup_linear(
@@ -66,11 +75,12 @@ def warmup_linear(
 ) -> Float[Array, ""]:
     """Return the learning rate of the update that follows `step` updates.
 
-    Linear decay to 0 at `total_steps`, counted from step 0; during warm-up peak · step / warmup_steps instead, so the
-    first update has rate 0 and the rate falls a little where warm-up ends. Source: optimization.py, create_optimizer.
+    Linear decay to 0 at `total_steps` (none for a `total_steps` of 0), counted from step 0; during warm-up
+    peak · step / warmup_steps instead, so the first update has rate 0 and the rate falls a little where warm-up ends.
+    Source: optimization.py, create_optimizer.
     """
     step, warmup, total = (jnp.asarray(x, jnp.float32) for x in (step, warmup_steps, total_steps))
-    decayed = peak * (1.0 - jnp.minimum(step, total) / jnp.maximum(total, 1.0))
+    decayed = peak * (1.0 - jnp.minimum(step, total) / jnp.maximum(total, 1.0))  # at 0: the peak
     return jnp.where(step < warmup, peak * step / jnp.maximum(warmup, 1.0), decayed)
 
 
@@ -80,14 +90,15 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformationExtra
     Its `update` takes three scalar arrays by name besides gradients, state and parameters: `learning_rate`,
     `weight_decay` and `gradient_norm`, the gradients' global norm.
     """
+    if config.name == "adagrad":
+        return _adagrad(config)
 
     def init(params: Any) -> optax.ScaleByAdamState:
         zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
         return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros, jax.tree.map(jnp.copy, zeros))
 
     def update(updates: Any, state: Any, params: Any = None, **hyper: Any) -> tuple[Any, optax.ScaleByAdamState]:
-        gradients, clip = updates, config.clip_norm
-        scale = clip / jnp.maximum(hyper["gradient_norm"], clip) if clip else jnp.float32(1.0)
+        gradients, scale = updates, _clip_factor(config.clip_norm, hyper["gradient_norm"])
         count = state.count + 1
         beta1, beta2 = config.beta1, config.beta2
         mu = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * (scale * g), state.mu, gradients)
@@ -110,6 +121,30 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformationExtra
         return jax.tree_util.tree_map_with_path(leaf, mu, nu, params), optax.ScaleByAdamState(count, mu, nu)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _adagrad(config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
+    """Return Adagrad: each element's rate is divided by the root of the sum of its squared gradients."""
+
+    def init(params: Any) -> optax.ScaleByRssState:
+        return optax.ScaleByRssState(
+            jax.tree.map(lambda p: jnp.full(p.shape, config.initial_accumulator, jnp.float32), params)
+        )
+
+    def update(updates: Any, state: Any, params: Any = None, **hyper: Any) -> tuple[Any, optax.ScaleByRssState]:
+        del params
+        scale = _clip_factor(config.clip_norm, hyper["gradient_norm"])
+        sums = jax.tree.map(lambda s, g: s + jnp.square(scale * g), state.sum_of_squares, updates)
+        rate = hyper["learning_rate"]
+        steps = jax.tree.map(lambda s, g: -rate * (scale * g) * jax.lax.rsqrt(s), sums, updates)
+        return steps, optax.ScaleByRssState(sums)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _clip_factor(clip_norm: float, gradient_norm: Any) -> Any:
+    """Return what gradients are multiplied with so that their global norm is `clip_norm` at the most; 0 = no limit."""
+    return clip_norm / jnp.maximum(gradient_norm, clip_norm) if clip_norm else jnp.float32(1.0)
 
 
 def parameter_name(path: Any) -> str:

@@ -176,7 +176,7 @@ def describe(job: Job, abstract: TrainState, rates: throughput.Throughput) -> di
             "embedding": sum(size for name, size in sizes.items() if name.split("/")[0] == "embeddings"),
         },
         "flops_per_token": rates.row.per_token,
-        "flops_formula": throughput.FORMULA,
+        "flops_formula": rates.row.formula,
         "tokens_per_row": rates.row.tokens,
         "batch_size": rates.batch_size,
         "peak_flops": rates.peak,

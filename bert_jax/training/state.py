@@ -72,7 +72,7 @@ class Hyper:
     Attributes:
         peak_learning_rate: float32.
         warmup_steps: int32.
-        total_steps: int32, where the learning rate reaches 0.
+        total_steps: int32, where the learning rate reaches 0; 0 where it does not fall.
         weight_decay: float32.
         seed: uint32, of dropout.
     """
@@ -89,7 +89,7 @@ def hyper_values(config: OptimizerConfig, total_steps: int, seed: int) -> Hyper:
     return Hyper(
         peak_learning_rate=np.float32(config.peak_learning_rate),
         warmup_steps=np.int32(config.warmup_steps),
-        total_steps=np.int32(total_steps),
+        total_steps=np.int32(total_steps if config.schedule == "linear" else 0),
         weight_decay=np.float32(config.weight_decay),
         seed=np.uint32(seed % 2**32),
     )

@@ -13,7 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 # 3 × the matrix products of a forward pass; bidirectional attention; MLM logits at predicted positions only.
-FORMULA = "6·L·(4h²+2·h·ff)·s + 12·L·h·s² + 6·m·(h²+h·V) a row"
+BERT_FORMULA = "6·L·(4h²+2·h·ff)·s + 12·L·h·s² + 6·m·(h²+h·V) a row"
+# Likewise, each direction and layer an LSTM of d cells; f filters of width w over c places and e-wide characters, once
+# a word; K words in the softmax of each direction.
+ELMO_FORMULA = "6·(Σ(c-w+1)·w·e·f + H·2F² + F·p + 2·(L·(8·p·d + d·p) + K·p)) a word"
 
 # bfloat16 FLOP/s of one JAX device. v2 and v3 show two devices a chip, TPU7x as well. Sources: Google Cloud's TPU
 # pages (v3 to 7x), MLPerf system descriptions (H200), vendors' data sheets.
@@ -37,10 +40,17 @@ PEAK_FLOPS: dict[str, float] = {
 
 @dataclasses.dataclass(frozen=True)
 class RowFlops:
-    """FLOPs of one row in a training step (forward and backward), and the tokens of that row, padding included."""
+    """FLOPs of one row in a training step (forward and backward).
+
+    Attributes:
+        flops: by the formula.
+        tokens: of the row, padding included.
+        formula: for people.
+    """
 
     flops: float
     tokens: int
+    formula: str = ""
 
     @property
     def per_token(self) -> float:
@@ -49,7 +59,7 @@ class RowFlops:
 
 
 def bert_row_flops(model: Any, sequence_length: int, predictions: int) -> RowFlops:
-    """Return the training FLOPs of a BERT row by `FORMULA`.
+    """Return the training FLOPs of a BERT row by `BERT_FORMULA`.
 
     Args:
         model: a BertConfig, or anything with its size fields.
@@ -60,7 +70,24 @@ def bert_row_flops(model: Any, sequence_length: int, predictions: int) -> RowFlo
     encoder = 6 * layers * (4 * hidden**2 + 2 * hidden * inner) * sequence_length
     attention = 12 * layers * hidden * sequence_length**2
     head = 6 * predictions * (hidden**2 + hidden * model.vocab_size)
-    return RowFlops(float(encoder + attention + head), sequence_length)
+    return RowFlops(float(encoder + attention + head), sequence_length, BERT_FORMULA)
+
+
+def elmo_row_flops(model: Any, words: int, softmax_words: int) -> RowFlops:
+    """Return the training FLOPs of a window of words by `ELMO_FORMULA`.
+
+    Args:
+        model: an ElmoConfig, or anything with its size fields.
+        words: of a window.
+        softmax_words: that a direction's softmax is computed over: the negatives and the right one, or the vocabulary.
+    """
+    places, size, outputs = model.max_characters_per_token, model.character_dim, model.projection_dim
+    filters = sum(count for _, count in model.filters)
+    characters = sum((places - width + 1) * width * size * count for width, count in model.filters)
+    characters += model.n_highway * 2 * filters**2
+    characters += filters * outputs if filters != outputs else 0
+    direction = model.n_layers * (8 * outputs * model.dim + model.dim * outputs) + softmax_words * outputs
+    return RowFlops(float(6 * words * (characters + 2 * direction)), words, ELMO_FORMULA)
 
 
 def peak_flops(device_kind: str, declared: float = 0.0) -> float | None:
@@ -111,7 +138,8 @@ class Throughput:
 
 def count_real_tokens(batch: dict[str, jax.Array]) -> Float[Array, ""]:
     """Return how many tokens of a batch are not padding; all of the first array for a batch without a mask."""
-    if "input_mask" in batch:
-        return jnp.sum(batch["input_mask"], dtype=jnp.float32)
+    for name in ("input_mask", "target_weights"):
+        if name in batch:
+            return jnp.sum(batch[name], dtype=jnp.float32)
     first = next(iter(batch.values()))
     return jnp.float32(first.shape[0] * first.shape[1])

@@ -22,10 +22,16 @@ INTERVALS = {
 
 
 def start(corpus, workdir, *flags, devices=1, cache=None, **overrides):
-    """Start `launch.pretrain` on `devices` faked devices; its stderr goes to a pipe."""
-    config = {"data.corpus": corpus, "data.instances": "nsp-32", "model.max_position_embeddings": 32, **INTERVALS}
-    values = [f"--config.{name}={value}" for name, value in (config | overrides).items()]
-    command = [sys.executable, "-m", "launch.pretrain", *FLAGS, *values, f"--workdir={workdir}", *flags]
+    """Start `launch.pretrain` of BERT on `devices` faked devices; its stderr goes to a pipe."""
+    config = {"data.instances": "nsp-32", "model.max_position_embeddings": 32, **overrides}
+    return start_config(FLAGS, corpus, workdir, *flags, devices=devices, cache=cache, **config)
+
+
+def start_config(config_flags, corpus, workdir, *flags, devices=1, cache=None, **overrides):
+    """Start `launch.pretrain` with these flags of a config; see `start`."""
+    config = {"data.corpus": corpus, **INTERVALS, **overrides}
+    values = [f"--config.{name}={value}" for name, value in config.items()]
+    command = [sys.executable, "-m", "launch.pretrain", *config_flags, *values, f"--workdir={workdir}", *flags]
     environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     if cache:  # the runs of a test compile the same programs
         environment |= {
