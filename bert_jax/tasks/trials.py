@@ -148,7 +148,7 @@ class TrialRunner:
         config, objective = prepared.config, prepared.objective
         self._optimizer = make_optimizer(config.optim)
         step = make_train_step(objective, self._optimizer, config.train.microbatches)
-        self._step = jax.jit(self._over_trials(step), donate_argnums=0)
+        self._step: Any = jax.jit(self._over_trials(step), donate_argnums=0)
         self._init = jax.jit(self._over_trials(self._start, shared=(True, False)))
         self._held_out = jax.jit(self._over_trials(make_held_out_step(objective), shared=(False, True)))
 
