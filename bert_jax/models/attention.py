@@ -70,13 +70,10 @@ def dot_product_attention(
             query, key, value, mask=jnp.broadcast_to(mask, whole), implementation="cudnn"
         )
     # [batch, heads, queries, keys]; float32, because bfloat16 scores would cost softmax its small differences
-    # Heads before tokens first: every product is then of contiguous matrices, which XLA's CPU back end wants.
-    query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
-    scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
     scores = scores * (1.0 / math.sqrt(query.shape[-1])) + jnp.where(mask, 0.0, MASK_BIAS)
     probabilities = dropout(jax.nn.softmax(scores, axis=-1), dropout_rate, dropout_seed)
-    context = jnp.einsum("bhqk,bhkd->bhqd", probabilities.astype(query.dtype), value)
-    return jnp.swapaxes(context, 1, 2)  # [batch, queries, heads, head_dim]
+    return jnp.einsum("bhqk,bkhd->bqhd", probabilities.astype(query.dtype), value)
 
 
 class SelfAttention(nn.Module):
