@@ -25,7 +25,7 @@ from bert_jax.config import build, differences, fingerprint, to_plain
 # What may change between the runs of one directory: how long, how often, where, and on which machines.
 MAY_DIFFER = re.compile(
     r"train\.(num_steps|log_every_steps|save_every_steps|keep_checkpoints|on_nonfinite|reference_curve)$"
-    r"|eval\.(every_steps|batch_size)$|mesh\.|data\.(corpus|directory|num_threads|prefetch_batches)$|init_from$"
+    r"|eval\.(every_steps|batch_size)$|mesh\.|data\.(corpus|directory|train|dev|test|num_threads|prefetch_batches)$|init_from$"
 )
 VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array-record", "numpy")
 
