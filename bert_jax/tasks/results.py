@@ -26,7 +26,7 @@ def make_result(
         steps: that took them; those after the last logged one are not in it.
     """
     key = f"eval/{task.best_metric}"
-    best = max(evaluations, key=lambda row: -math.inf if math.isnan(row[key]) else row[key])
+    best = max(evaluations, key=lambda row: row[key] if math.isfinite(row[key]) else -math.inf)
     return {
         "task": task.name,
         "init_from": config.init_from,
@@ -50,13 +50,19 @@ def make_result(
     }
 
 
-def metrics_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return an evaluation's metrics without their prefix."""
-    return {name.removeprefix("eval/"): value for name, value in row.items() if name.startswith("eval/")}
+def metrics_of(row: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return an evaluation's metrics without their prefix; None, JSON's null, for those that are not finite."""
+    return {
+        name.removeprefix("eval/"): value if math.isfinite(value) else None
+        for name, value in row.items()
+        if name.startswith("eval/")
+    }
 
 
 def write_result(workdir: Workdir, config: Any, task: Task) -> None:
-    """Write the result.json of a run that is complete, from its metrics.jsonl."""
+    """Write the result.json of a run that is complete, from its metrics.jsonl; process 0 has both."""
+    if not workdir.is_writer:
+        return
     rows = read_rows(workdir.path / FILE)
     evaluations = [row for row in rows if f"eval/{task.best_metric}" in row]
     logged = [row for row in rows if "perf/seconds_per_step" in row]

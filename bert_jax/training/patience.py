@@ -29,8 +29,10 @@ class Patience:
     def add(self, row: dict[str, float]) -> None:
         """Count an evaluation."""
         value = rank({"evaluation": row, "best_by": dataclasses.asdict(self.best_by)})
-        better = value < self._best
-        self._best, self._passed = min(value, self._best), 0 if better else self._passed + 1
+        if value < self._best:
+            self._best, self._passed = value, 0
+        else:  # one that is not a number, too
+            self._passed += 1
 
     @property
     def exhausted(self) -> bool:

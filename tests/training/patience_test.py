@@ -23,6 +23,7 @@ def after(values, evaluations=2, stored=None, best_by=BY_F1):
         ([0.1, 0.2, 0.2, 0.2], True),  # as good is not better
         ([0.1, 0.2, 0.1, 0.3, 0.3], False),  # a better one begins the count anew
         ([0.1, float("nan"), float("nan")], True),
+        ([0.1, float("nan"), 0.3, 0.2], False),  # what is not a number hides no better one
     ],
 )
 def test_patience_ends_after_so_many_evaluations_without_a_better_one(values, exhausted):
