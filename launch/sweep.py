@@ -6,9 +6,10 @@ was; a trial that is done is never run again. On several machines: --list prints
 for any scheduler, and --collect makes the table of what there is.
 """
 
+import contextlib
 import importlib.util
 import json
-import math
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -54,6 +55,10 @@ def main(argv: list[str]) -> int:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)
     try:
+        if flags.FLAGS["seeds"].present and GRID.value == OWN_GRID:
+            raise ValueError(
+                f"--seeds is of a --grid of {', '.join(GRIDS)}; the config's sweep(add) has its own"
+            )
         choose("config.family", CONFIG.value.get("family", ""), FAMILIES)
         return sweep(plan(CONFIG.value, own_grid() if GRID.value == OWN_GRID else published_grid), directory())
     except (ValueError, FileNotFoundError, CheckpointError, WorkdirInUseError) as error:
@@ -76,37 +81,46 @@ def sweep(trials: list[Trial], path: Path) -> int:
         left = [trial for trial in left if trial.trial_id == TRIAL.value]
     if left and not COLLECT.value:
         results.mkdir(parents=True, exist_ok=True)
-        progress = Progress()
-        for trial, result in run_trials(left, PER_DEVICE.value, progress.say):
-            write_result(results / f"{trial.trial_id}.json", result)
-            shown = result.get("failed") or f"{result['best_metric']} {result['last'][result['best_metric']]:.4f}"
-            progress.say(f"trial {trial.trial_id}: {shown}")
+        # A sweep has its directory to itself; trials run one by one have theirs, which whoever starts them sees to.
+        lock = None if TRIAL.value else workdir.take_lock(path)
+        with lock or contextlib.nullcontext():
+            run_and_write(left, results)
     if not TRIAL.value:
-        ids = {trial.trial_id for trial in trials}  # a base config of before may have left others
-        found = [result for result in read_results(path) if result["trial"] in ids] if results.exists() else []
+        # A config or grid of before may have left other trials, and named these by other overrides.
+        planned = {trial.trial_id: dict(trial.overrides) for trial in trials}
+        there = read_results(path) if results.exists() else []
+        found = [result | {"overrides": planned[result["trial"]]} for result in there if result["trial"] in planned]
         if not found:
             print(f"sweep: none of the {len(trials)} trials has a result in {results} yet", file=sys.stderr)
             return 1
-        table = summarize(found, [dict(trial.overrides) for trial in trials])
+        table = summarize(found, planned.values())
         write_tables(path, table)
         write_plot(path, table)
         print("\n".join(terminal_lines(table)))
     return 0
 
 
+def run_and_write(trials: list[Trial], results: Path) -> None:
+    """Run trials and write each one's result as it is known."""
+    progress = Progress()
+    for trial, result in run_trials(trials, PER_DEVICE.value, progress.say):
+        write_result(results / f"{trial.trial_id}.json", result)
+        shown = result.get("failed") or f"{result['best_metric']} {result['last'][result['best_metric']]:.4f}"
+        progress.say(f"trial {trial.trial_id}: {shown}")
+
+
 def write_result(path: Path, result: dict[str, Any]) -> None:
-    """Write a trial's result by rename; what is there is whole. A metric that is not a number is null."""
-    last = {name: value if math.isfinite(value) else None for name, value in result["last"].items()}
-    temporary = path.with_suffix(".tmp")
-    content = result | {"last": last, "best": {"step": result["steps"], **last}}
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    """Write a trial's result by rename; what is there is whole, whoever else writes the same."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(result, indent=2) + "\n")
     temporary.replace(path)
 
 
 def command(trial: Trial, path: Path) -> str:
     """Return the command that runs one trial."""
-    given = [arg for arg in sys.argv[1:] if not arg.startswith(("--list", "--workdir"))]
-    return shlex.join(["python", "-m", "launch.sweep", *given, f"--workdir={path}", f"--trial={trial.trial_id}"])
+    given = [arg for arg in sys.argv[1:] if arg.lstrip("-").partition("=")[0] != "list"]
+    there = [] if WORKDIR.value else [f"--workdir={path}"]
+    return shlex.join(["python", "-m", "launch.sweep", *given, *there, f"--trial={trial.trial_id}"])
 
 
 def directory() -> Path:

@@ -55,7 +55,7 @@ class Workdir:
         self._lock: IO[str] | None = None
         if self.is_writer:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = _take_lock(self.path)
+            self._lock = take_lock(self.path)
 
     def changes(self, config: Any) -> dict[str, tuple[Any, Any]]:
         """Hold the config against the one that the run was started with; for a directory that has checkpoints.
@@ -167,12 +167,16 @@ def _as_json(plain: Any) -> Any:
     return json.loads(json.dumps(plain))
 
 
-def _take_lock(path: epath.Path) -> IO[str] | None:
-    """Lock `<path>/lock`; None on an object store."""
+def take_lock(path: os.PathLike[str]) -> IO[str] | None:
+    """Lock `<path>/lock` as long as the file returned is open; None on an object store.
+
+    Raises:
+        WorkdirInUseError: another process on this machine has the lock.
+    """
     if is_object_store(path):
         return None
     # flock, not a file that exists: the kernel frees it when the process ends, kill -9 included.
-    lock = open(path / "lock", "a+", encoding="utf-8")  # noqa: SIM115 - held until close()
+    lock = open(Path(path) / "lock", "a+", encoding="utf-8")  # noqa: SIM115 - held until close()
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -180,7 +184,7 @@ def _take_lock(path: epath.Path) -> IO[str] | None:
         holder = lock.read().strip() or "another process"
         lock.close()
         raise WorkdirInUseError(
-            f"{path} is in use by {holder}; wait for it or end it (its checkpoint is resumed), or use another --workdir"
+            f"{path} is in use by {holder}; wait for it or end it (what it saved is kept), or use another --workdir"
         ) from None
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {socket.gethostname()}")

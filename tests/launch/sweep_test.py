@@ -1,8 +1,10 @@
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
+from bert_jax.training.workdir import take_lock
 from tests.launch.programs import run_launcher
 from tests.tasks.tiny_tasks import write_files, write_model
 
@@ -27,12 +29,13 @@ def flags(tmp_path_factory):
     (directory / "grid.py").write_text(GRID)
     values = files | {
         "init_from": write_model(directory / "hf"), "num_epochs": 1, "data.batch_size": 8, "data.max_seq_length": 32,
-        "data.max_buckets": 1, "eval.batch_size": 8,
+        "data.max_buckets": 1, "eval.batch_size": 8, "optim.peak_learning_rate": 1e-3,
     }  # fmt: skip
     return [
         f"--config={directory / 'grid.py'}:recipe=fast",
         *(f"--config.{name}={value}" for name, value in values.items()),
-        f"--workdir={directory / 'runs'}",
+        "--workdir",
+        str(directory / "runs"),
     ]
 
 
@@ -42,7 +45,8 @@ def test_a_sweep_is_listed_run_by_trial_finished_and_not_run_again(flags):
     commands = listed.stdout.splitlines()
     assert len(commands) == 2
     first = commands[0].rpartition("--trial=")[2]
-    assert run_launcher("sweep", *flags, f"--trial={first}").returncode == 0
+    alone = run_launcher(*shlex.split(commands[0].removeprefix("python -m launch.")))
+    assert alone.returncode == 0, alone.stderr
     whole = run_launcher("sweep", *flags)
     assert whole.returncode == 0, whole.stderr
     assert first not in "".join(line for line in whole.stderr.splitlines() if line.startswith("trial "))
@@ -50,13 +54,31 @@ def test_a_sweep_is_listed_run_by_trial_finished_and_not_run_again(flags):
     again = run_launcher("sweep", *flags)
     assert again.stdout == whole.stdout
     assert "trials" not in again.stderr
-    workdir = Path(flags[-1].partition("=")[2])
+    workdir = Path(flags[-1])
     results = [json.loads(path.read_text()) for path in (workdir / "trials").iterdir()]
     assert sorted(result["overrides"]["seed"] for result in results) == [0, 1]
     assert {"table.md", "table.csv", "plot.png"} <= {path.name for path in workdir.iterdir()}
+    # Another grid in the same directory has these trials by other overrides.
+    seeds = run_launcher("sweep", *flags, "--grid=seeds", "--seeds=2")
+    assert "trials" not in seeds.stderr
+    assert "not run" not in seeds.stdout
+    assert "not in the plan" not in seeds.stdout
 
 
 def test_a_sweep_without_results_says_so(flags, tmp_path):
-    done = run_launcher("sweep", *flags[:-1], f"--workdir={tmp_path}", "--collect")
+    done = run_launcher("sweep", *flags[:-1], str(tmp_path), "--collect")
     assert done.returncode == 1
     assert "none of the 2 trials has a result" in done.stderr
+
+
+def test_a_directory_has_one_sweep_at_a_time(flags, tmp_path):
+    with take_lock(tmp_path):
+        done = run_launcher("sweep", *flags[:-1], str(tmp_path))
+    assert done.returncode == 1
+    assert f"sweep: {tmp_path} is in use by process" in done.stderr
+
+
+def test_seeds_without_a_grid_are_refused(flags):
+    done = run_launcher("sweep", *flags, "--seeds=5")
+    assert done.returncode == 1
+    assert "sweep: --seeds is of a --grid of paper, small, seeds" in done.stderr
