@@ -1,18 +1,21 @@
 """Measure one stage and print one JSON line.
 
     python -m launch.benchmark train --config=configs/bert.py:size=mini          # a training step
+    python -m launch.benchmark finetune --config=configs/glue.py:task=mrpc --config.init_from=hf:DIR   # a run's steps
     python -m launch.benchmark lstm --elmo_size=small --batch_size=64            # ELMo's stacks, forward and backward
     python -m launch.benchmark input                                             # rows masked and batched
     python -m launch.benchmark prepare --text=FILE                               # text to instances
 
 `train` takes any config of `launch.pretrain`, on made-up tokens without padding; `--batch_size` and
-`--config.…` change it. `lstm` has no dropout and no softmax. `input` reads the config's corpus, data/wiki_books unless
-`--config.data.corpus` says otherwise.
+`--config.…` change it. `finetune` takes any config of `launch.finetune` and times that run's first steps, on its rows
+in their order; with `--pad_all` also the same rows padded to the longest that is allowed. `lstm` has no dropout and no
+softmax. `input` reads the config's corpus, data/wiki_books unless `--config.data.corpus` says otherwise.
 `prepare` reads a file of one sentence a line with blank lines between documents, with a vocabulary (`--vocab`), or else
 the standard library's documentation and a vocabulary trained on it, whose training is not timed.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import platform
@@ -27,14 +30,21 @@ from ml_collections import ConfigDict, config_flags
 from bert_jax.config import build, choose, parse_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "train and input: a pretraining config; configs/bert.py:size=mini if none is given."
+    "config",
+    None,
+    "train and input: a pretraining config, configs/bert.py:size=mini if none is given; finetune: a fine-tuning config.",
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "train and lstm: rows a step, over all devices.")
 _WARMUP_STEPS = flags.DEFINE_integer(
     "warmup_steps", 3, "train and lstm: steps before the timed ones, behind the compilation."
 )
 _TIMED_STEPS = flags.DEFINE_integer(
-    "timed_steps", None, "train: steps timed, each on its own, 20 if not given; input: batches, 400 if not given."
+    "timed_steps",
+    None,
+    "Steps timed, if not given: train 20, each on its own, lstm 20, finetune 200 on end; input: batches, 400.",
+)
+_PAD_ALL = flags.DEFINE_bool(
+    "pad_all", False, "finetune: also time the same rows padded to config.data.max_seq_length, not by buckets."
 )
 _PEAK_FLOPS = flags.DEFINE_float(
     "peak_flops_per_device", 0.0, "train: FLOP/s to take MFU against; 0 = the device table's."
@@ -58,6 +68,19 @@ def measure_train() -> dict[str, Any]:
     return measure_train_step(
         _config(), _BATCH_SIZE.value, _WARMUP_STEPS.value, _TIMED_STEPS.value or 20, _PEAK_FLOPS.value
     )
+
+
+def measure_finetune() -> dict[str, Any]:
+    """Time the first steps of the run that the config describes."""
+    from bert_jax.training.host_memory import keep_freed_memory
+
+    keep_freed_memory()  # before jax computes anything
+    from bert_jax.tasks.benchmark import measure_finetuning
+
+    if _CONFIG.value is None:
+        raise ValueError("finetune times the run of a config; give --config=configs/glue.py:task=mrpc or its like")
+    say = functools.partial(print, file=sys.stderr)  # stdout has the JSON line alone
+    return measure_finetuning(_CONFIG.value, _TIMED_STEPS.value or 200, _PAD_ALL.value, say)
 
 
 def measure_lstm() -> dict[str, Any]:
@@ -127,7 +150,13 @@ def _corpus_sections(config: ConfigDict) -> dict[str, Any]:
     return {key: value for key, value in config.to_dict().items() if key != "name"}
 
 
-STAGES = {"train": measure_train, "lstm": measure_lstm, "input": measure_input, "prepare": measure_prepare}
+STAGES = {
+    "train": measure_train,
+    "finetune": measure_finetune,
+    "lstm": measure_lstm,
+    "input": measure_input,
+    "prepare": measure_prepare,
+}
 
 
 def main(argv: list[str]) -> None:

@@ -56,9 +56,7 @@ def main(argv: list[str]) -> int:
         logging.set_verbosity(logging.ERROR)
     try:
         if flags.FLAGS["seeds"].present and GRID.value == OWN_GRID:
-            raise ValueError(
-                f"--seeds is of a --grid of {', '.join(GRIDS)}; the config's sweep(add) has its own"
-            )
+            raise ValueError(f"--seeds is of a --grid of {', '.join(GRIDS)}; the config's sweep(add) has its own")
         choose("config.family", CONFIG.value.get("family", ""), FAMILIES)
         return sweep(plan(CONFIG.value, own_grid() if GRID.value == OWN_GRID else published_grid), directory())
     except (ValueError, FileNotFoundError, CheckpointError, WorkdirInUseError) as error:
@@ -81,7 +79,7 @@ def sweep(trials: list[Trial], path: Path) -> int:
         left = [trial for trial in left if trial.trial_id == TRIAL.value]
     if left and not COLLECT.value:
         results.mkdir(parents=True, exist_ok=True)
-        # A sweep has its directory to itself; trials run one by one have theirs, which whoever starts them sees to.
+        # A sweep locks its directory; single trials, which a scheduler may run there side by side, do not.
         lock = None if TRIAL.value else workdir.take_lock(path)
         with lock or contextlib.nullcontext():
             run_and_write(left, results)

@@ -91,7 +91,7 @@ class Prepared:
         task: encoded with the checkpoint's vocabulary.
         schedule: of its training rows.
         weights: the checkpoint.
-        leave_out: modules of the checkpoint that are not taken: a classifier of other labels.
+        leave_out: modules of the checkpoint that are not taken: a classifier of other labels, or of another kind.
     """
 
     config: FinetuneConfig
@@ -134,15 +134,20 @@ def prepare(section: Any) -> Prepared:
     task = family.make_task(data, weights.tokenizer, weights.labels)
     schedule = Schedule(task.train.lengths, data.batch_size, data.max_buckets)
     config = resolve(values | {"model": model, "data": data}, schedule.steps_per_epoch)
-    leave_out = () if task.labels and weights.labels == task.labels else ("heads/classifier",)
-    return Prepared(config, task, schedule, weights, leave_out)
+    return Prepared(config, task, schedule, weights, () if has_head_of(weights, task) else ("heads/classifier",))
+
+
+def has_head_of(weights: Weights, task: Task) -> bool:
+    """Return whether a checkpoint's classifier is one of the task's kind and labels."""
+    bias = weights.params.get("heads/classifier/bias", ())
+    return (weights.task_head, weights.labels, len(bias)) == (task.head, task.labels, task.outputs)
 
 
 def resolve(values: dict[str, Any], steps_per_epoch: int) -> FinetuneConfig:
     """Return the config of plain values, epochs and fractions turned into steps."""
     num_steps = values["num_epochs"] * steps_per_epoch
     times = values["eval"].get("times_per_epoch", FinetuneEval.times_per_epoch)
-    every = max(1, math.ceil(steps_per_epoch / times)) if times else 0
+    every = evaluation_steps(times, steps_per_epoch)
     train = {"save_every_steps": every} | values["train"] | {"num_steps": max(1, num_steps)}
     optim = values["optim"] | {"warmup_steps": round(values["warmup_fraction"] * num_steps)}
     return build(FinetuneConfig, values | {"train": train, "optim": optim})
@@ -168,7 +173,7 @@ def make_job(prepared: Prepared) -> Job:
         objective=prepared.objective,
         optim=config.optim,
         train=config.train,
-        eval_every_steps=evaluation_steps(config, schedule.steps_per_epoch),
+        eval_every_steps=evaluation_steps(config.eval.times_per_epoch, schedule.steps_per_epoch),
         batch_size=config.data.batch_size,
         seed=config.seed,
         init_from=config.init_from,
@@ -183,6 +188,7 @@ def make_job(prepared: Prepared) -> Job:
         best_by=BestBy(f"eval/{task.best_metric}", higher_is_better=True),
         patience_evaluations=config.eval.patience_evaluations,
         on_complete=lambda workdir: write_result(workdir, config, task),
+        to_go_on="",  # more epochs are another schedule of the learning rate
         facts={"task": task.name, "head": task.head, "labels": list(task.labels), **task.facts},
         notes=(
             *task.notes,
@@ -192,10 +198,9 @@ def make_job(prepared: Prepared) -> Job:
     )
 
 
-def evaluation_steps(config: FinetuneConfig, steps_per_epoch: int) -> int:
+def evaluation_steps(times_per_epoch: int, steps_per_epoch: int) -> int:
     """Return after how many steps to evaluate each time; 0 = only after the last."""
-    times = config.eval.times_per_epoch
-    return max(1, math.ceil(steps_per_epoch / times)) if times else 0
+    return max(1, math.ceil(steps_per_epoch / times_per_epoch)) if times_per_epoch else 0
 
 
 def rows_fingerprint(rows: EncodedRows) -> str:

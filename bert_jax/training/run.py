@@ -72,6 +72,7 @@ class Job:
         leave_out: see `initialize.Source`.
         patience_evaluations: end after so many evaluations without a better one; 0 = never.
         on_complete: called with the workdir when the last step is done, as for result.json.
+        to_go_on: what to do where all steps are done, for the user; "" = nothing.
         facts: more for run.json.
         notes: lines for the user.
     """
@@ -95,6 +96,7 @@ class Job:
     leave_out: tuple[str, ...] = ()
     patience_evaluations: int = 0
     on_complete: Callable[[Workdir], None] | None = None
+    to_go_on: str = "raise config.train.num_steps to go on"
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -200,7 +202,8 @@ def _train(job: Job, workdir: epath.Path, state: TrainState, step: TrainStep, se
     ended = session.first_step >= job.train.num_steps or session.patience.exhausted
     if ended and not session.evaluation_pending:
         done = f"{session.first_step:,} of {job.train.num_steps:,} steps are done"
-        session.reporter.say(f"the run is complete: {done}; raise config.train.num_steps to go on")
+        more = _early(session.first_step, job, session.patience) or (job.to_go_on and f"; {job.to_go_on}")
+        session.reporter.say(f"the run is complete: {done}{more}")
         return 0
     hyper = make_hyper(job.optim, job.train.num_steps, job.seed, job.mesh)
     with contextlib.closing(job.batches(session.first_step)) as host_batches, Preemption() as preemption:
@@ -211,8 +214,16 @@ def _train(job: Job, workdir: epath.Path, state: TrainState, step: TrainStep, se
         finally:
             session.reporter.close()
     if complete:
-        session.reporter.say(f"done: {job.train.num_steps:,} steps, checkpoint run:{workdir}")
+        done = int(state.step)
+        early = _early(done, job, session.patience)
+        session.reporter.say(f"done: {done:,} steps{early}, checkpoint run:{workdir}")
     else:
         end = "stopped and saved; the same command resumes the run"
         session.reporter.say(end if int(state.step) else "stopped before the first step, with nothing to save")
     return 0 if complete else EXIT_CODE
+
+
+def _early(step: int, job: Job, patience: Patience) -> str:
+    if step >= job.train.num_steps or not patience.exhausted:
+        return ""
+    return f", ended early by {patience.evaluations} evaluations without a better one"

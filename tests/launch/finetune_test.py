@@ -78,7 +78,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(task, finished, tmp_path):
         assert result(tmp_path)[part] == result(finished)[part]
 
 
-def test_patience_ends_a_run_that_gets_no_better(task, tmp_path):
+def test_patience_ends_a_run_that_gets_no_better(task, tmp_path, capsys):
     overrides = {"optim.peak_learning_rate": 0.0, "optim.weight_decay": 0.0, "eval.patience_evaluations": 2}
     assert finetune(tmp_path, "text_table", *task, **EPOCHS | overrides) == 0
     steps = [row["step"] for row in evaluations(tmp_path)]
@@ -87,6 +87,10 @@ def test_patience_ends_a_run_that_gets_no_better(task, tmp_path):
     assert resolve(f"run:{tmp_path}@best").step == steps[0]
     assert finetune(tmp_path, "text_table", *task, **EPOCHS | overrides) == 0  # complete
     assert [row["step"] for row in evaluations(tmp_path)] == steps
+    told = capsys.readouterr().err
+    early = "ended early by 2 evaluations without a better one"
+    assert f"done: {steps[-1]} steps, {early}, checkpoint" in told
+    assert f"the run is complete: {steps[-1]} of {STEPS} steps are done, {early}\n" in told
 
 
 def test_the_head_starts_elsewhere_with_another_seed(task, tmp_path):

@@ -68,6 +68,13 @@ def test_a_classifier_is_kept_if_its_labels_are_the_tasks(labels, kept, files, t
     assert make_job(prepared).leave_out == (() if kept else ("heads/classifier",))
 
 
+@pytest.mark.parametrize(("head", "kept"), [("choices", True), ("sentences", False)])
+def test_the_score_vector_of_other_choices_is_kept(head, kept, files, tmp_path):
+    huggingface.write(dataclasses.replace(tiny_weights(classifier=1), head=head), tmp_path / "hf")
+    prepared = prepare(make_config("multiple_choice", f"hf:{tmp_path / 'hf'}", files["multiple_choice"]))
+    assert prepared.leave_out == (() if kept else ("heads/classifier",))
+
+
 def test_a_part_of_the_table_is_held_out_without_a_dev_file(model, files):
     config = make_config("text_table", model, files["text_table"], **{"data.dev": "", "data.dev_fraction": 0.3})
     task = prepare(config).task
