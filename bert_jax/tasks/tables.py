@@ -55,7 +55,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_tsv(path: Path, columns: Sequence[str] = (), malformed_allowed: int = 0) -> tuple[list[Row], int]:
-    """Read tab-separated lines without quoting.
+    """Read tab-separated lines without quoting; blank ones are left out.
 
     Args:
         path: the file.
@@ -74,6 +74,8 @@ def read_tsv(path: Path, columns: Sequence[str] = (), malformed_allowed: int = 0
     rows: list[Row] = []
     malformed: list[str] = []
     for number, line in enumerate(lines[first:], first + 1):
+        if not line:
+            continue
         cells = line.split("\t")
         if len(cells) == len(names):
             rows.append(Row(dict(zip(names, cells, strict=True)), f"{path}:{number}"))

@@ -78,7 +78,8 @@ def make_task(data: TextTableData, tokenizer: WordPiece, labels: tuple[str, ...]
         dev = [_example(row, texts, label, data.score) for row in _read_rows(data.dev)]
     else:
         train, dev = _hold_out(train, data)
-    own = () if data.score else _class_names(train, data.train, label)
+    # A class that is only in rows held out by the hash is one all the same; a dev file's must be in train.
+    own = () if data.score else _class_names(train if data.dev else [*train, *dev], data.train, label)
     labels = order_labels(own, labels)
     notes = [f"table: the text is {' and '.join(texts)}, the {'score' if data.score else 'class'} is {label}"]
     if not data.dev:
@@ -176,10 +177,10 @@ def _hold_out(
 
 
 def _class_names(examples: Sequence[SentenceExample], path: str, column: str) -> tuple[str, ...]:
-    """Return the classes of the training rows, sorted by name."""
+    """Return the classes of some rows, sorted by name."""
     names = sorted({str(example.label) for example in examples})
     if len(names) < 2:
-        raise ValueError(f"{path}: all training rows have the label {names[0]!r} ({column}); two classes are needed")
+        raise ValueError(f"{path}: all rows have the label {names[0]!r} ({column}); two classes are needed")
     if len(names) > MOST_CLASSES:
         raise ValueError(
             f"{path}: the column {column!r} has {len(names)} different labels; numbers to be predicted want "

@@ -72,6 +72,18 @@ def test_a_part_is_held_out_by_the_texts_alone(table, tokenizer, tmp_path):
     assert f"{len(held_out)} of 400 rows are held out" in forth.notes[1]
 
 
+def test_a_class_of_held_out_rows_alone_is_one(table, tokenizer):
+    rows = "".join(f"text {number},{number:02}\n" for number in range(40))
+    task = make_task(table("text,label\n" + rows, dev=""), tokenizer)
+    assert task.labels == tuple(f"{number:02}" for number in range(40))
+    assert task.held_out["dev"].rows
+
+
+def test_blank_lines_are_no_rows(table, tokenizer):
+    task = make_task(table("text\tlabel\na\tx\n\nb\ty\n\n", "a.tsv"), tokenizer)
+    assert len(task.train) == 2
+
+
 @pytest.mark.parametrize(
     ("header", "texts", "label"),
     [
@@ -116,7 +128,7 @@ def test_long_and_empty_texts_are_counted(table, tokenizer):
         ("text,label\na,\n", "table.csv:2: the label, 'label', is empty"),
         ('text,label\na,b\n"c,d\ne,f\n', "table.csv:3: a quote opens here and is not closed"),
         (b"text,label\na,b\ncaf\xe9,c\n", "table.csv:3: the byte 0xe9 is not UTF-8; .*iconv"),
-        ("text,label\na,b\nc,b\n", "all training rows have the label 'b'"),
+        ("text,label\na,b\nc,b\n", "all rows have the label 'b'"),
         ("text,label\n", "has a header and no row"),
         ("", "is empty"),
     ],
