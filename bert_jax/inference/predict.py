@@ -135,7 +135,8 @@ class Predictor:
             documents: whose sentences are context to each other.
         """
         sentences = [sentence for document in documents for sentence in document]
-        words = ner.encode_documents(documents, self.weights.tokenizer, self.max_seq_length)
+        per_row = self.data.get("sentences_per_row", 0)
+        words = ner.encode_documents(documents, self.weights.tokenizer, self.max_seq_length, per_row)
         return ner.predictions(sentences, words, self.outputs(words.rows), self.labels)
 
     def choose(self, examples: Sequence[ChoiceExample]) -> list[dict[str, Any]]:
@@ -228,6 +229,8 @@ def predict_test(predictor: Predictor, task: str = "", directory: str = "") -> d
         )
     values = dict(predictor.data)
     values |= {"task": task or values["task"], "directory": directory or values["directory"]}
+    if values["directory"] == f"{glue.TFDS}glue/{predictor.data['task']}":
+        values["directory"] = f"{glue.TFDS}glue/{values['task']}"
     expected = glue.GLUE_TASKS[choose("the task", values["task"], glue.GLUE_TASKS)].labels
     if {*expected} != {*predictor.labels}:
         raise ValueError(

@@ -1,8 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from bert_jax.inference.predict import Predictor, chunks, same_choices
+from bert_jax.inference.predict import Predictor, chunks, predict_test, same_choices
 from bert_jax.interop import huggingface
+from bert_jax.tasks import glue
 from bert_jax.tasks.multiple_choice import ChoiceExample
 from bert_jax.tasks.sentences import SentenceExample
 from tests.tasks.tiny_tasks import tiny_weights
@@ -33,6 +36,27 @@ def test_a_pretrained_model_is_refused(tmp_path):
         Predictor.load(f"hf:{tmp_path / 'hf'}")
     with pytest.raises(ValueError, match="batch_size is 0; it takes 1 or more"):
         Predictor("x", tiny_weights(classifier=2), batch_size=0)
+
+
+def test_another_task_of_tfds_is_read_under_its_own_name(monkeypatch):
+    read = []
+    monkeypatch.setattr(glue, "read_test", lambda data: read.append((data.task, data.directory)) or {})
+    weights = dataclasses.replace(tiny_weights(classifier=3), labels=glue.ENTAILED_OR_NOT)
+    predictor = Predictor("x", weights, "glue", {"task": "mnli", "directory": "tfds:glue/mnli"})
+    for task in ("", "ax"):
+        predict_test(predictor, task)
+    predict_test(predictor, "ax", "glue_data")
+    assert read == [("mnli", "tfds:glue/mnli"), ("ax", "tfds:glue/ax"), ("ax", "glue_data")]
+
+
+def test_words_are_tagged_with_the_context_that_was_scored(monkeypatch):
+    rows = []
+    predictor = Predictor("x", tiny_weights(classifier=3), data={"sentences_per_row": 1, "max_seq_length": 32})
+    outputs = Predictor.outputs
+    monkeypatch.setattr(Predictor, "outputs", lambda self, each: rows.append(len(each)) or outputs(self, each))
+    weights = dataclasses.replace(predictor.weights, head="tokens", labels=("O", "B-X", "I-X"))
+    dataclasses.replace(predictor, weights=weights).tag([[("a", "cat"), ("the", "mat")]])
+    assert rows == [2]
 
 
 def test_what_precedes_an_error_comes_first():
