@@ -99,7 +99,7 @@ def test_pretraining_with_another_vocabulary_is_refused(weights, tmp_path, tiny_
         ("hf:DIR", "hf:", "is not an address; use run:DIR"),
         ("DIR", "run:x", "is not an address; use run:DIR"),
         ("torch:DIR", "run:x", "is 'torch'; accepted: run, hf, google"),
-        ("hf:DIR", "google:x", "run:DIR and hf:DIR are written"),
+        ("hf:DIR", "google:x", "run:DIR, hf:DIR and elmo:DIR are written"),
         ("hf:DIR", "run:DIR", "is not empty; give another directory"),
         ("hf:DIR", "hf:DIR", "holds a model already"),
         ("hf:DIR/none", "run:x", "OWNER/NAME@REVISION on the Hub"),
