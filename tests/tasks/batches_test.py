@@ -4,9 +4,11 @@ import jax
 import numpy as np
 import pytest
 
+from bert_jax.corpus.vocabulary import WordPiece
 from bert_jax.models.bert import BertConfig
 from bert_jax.objectives.downstream import DownstreamObjective
 from bert_jax.tasks.batches import Schedule, choose_lengths, collate, held_out_batches, train_batches
+from bert_jax.tasks.glue import GlueData, make_task
 from bert_jax.tasks.held_out import HeldOutRunner
 from bert_jax.tasks.task import EncodedRows
 from bert_jax.training.mesh import MeshConfig, make_mesh
@@ -121,3 +123,14 @@ def test_a_rows_logits_do_not_depend_on_its_bucket(head):
     for name, values in alone.items():
         for value, expected in zip(together[name], values, strict=True):
             np.testing.assert_allclose(value, expected, atol=1e-5)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("task", "fewer"), [("mrpc", 1.9), ("sst2", 4.0)])
+def test_few_positions_of_real_rows_are_padding(shared_data, task, fewer):
+    tokenizer = WordPiece.from_vocab_file(shared_data / "vocab" / "bert-base-uncased-vocab.txt")
+    data = GlueData(task=task, directory=str(shared_data / "glue"))
+    lengths = make_task(data, tokenizer).train.lengths
+    schedule = Schedule(lengths, data.batch_size, data.max_buckets)
+    assert lengths.sum() >= 0.8 * schedule.tokens_per_epoch
+    assert data.max_seq_length * len(lengths) >= fewer * schedule.tokens_per_epoch
