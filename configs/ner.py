@@ -15,7 +15,6 @@ Contexts:
 Tags are IOB1, IOB2, BIOES or BIOLU; scores are conlleval's. The paper's model is cased. Recipes: see configs/glue.py.
 """
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +22,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from bert_jax.config import choose, parse_arg
+from bert_jax.tasks import grids
 from configs.finetuning import RECIPES, finetuning
 
 CONTEXTS = ("document", "sentence")
@@ -57,12 +57,4 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def sweep(add: Callable[..., None]) -> None:
     """Add the paper's grid, three seeds each: batch 16 and 32, rate 5e-5, 3e-5 and 2e-5, 2 to 4 epochs (A.3)."""
-    for batch_size, rate, epochs, seed in itertools.product((16, 32), (5e-5, 3e-5, 2e-5), (2, 3, 4), range(3)):
-        add(
-            **{
-                "data.batch_size": batch_size,
-                "optim.peak_learning_rate": rate,
-                "num_epochs": epochs,
-                "seed": seed,
-            }
-        )
+    grids.paper(add, seeds=3)

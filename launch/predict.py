@@ -23,12 +23,12 @@ from typing import IO, Any
 from absl import app, flags, logging
 
 from bert_jax.config import parse_flags
-from bert_jax.inference.predict import PAIR_COLUMNS, Predictor, chunks, predict_test, same_choices, submit
+from bert_jax.inference.predict import PAIR_COLUMNS, Predictor, chunks, predict_test, submit
 from bert_jax.tasks import multiple_choice, ner
 from bert_jax.tasks.conll import read_conll
 from bert_jax.tasks.sentences import read_examples, up_to_text
 from bert_jax.tasks.squad_files import read_squad
-from bert_jax.tasks.squad_predictions import write_predictions
+from bert_jax.tasks.squad_predictions import Prediction, write_predictions
 from bert_jax.tasks.tables import Row, find_file, parse_json_lines, read_lines
 from bert_jax.training.checkpoint import CheckpointError
 
@@ -78,8 +78,11 @@ def main(argv: list[str]) -> int:
 def _predict_input() -> None:
     typed = INPUT.value == STDIN and sys.stdin.isatty()  # someone who types waits for each answer
     predictor = Predictor.load(CHECKPOINT.value[0], 1 if typed else BATCH_SIZE.value)
+    if predictor.head == "span" and OUTPUT.value:
+        _write_answers(predictor)
+        return
     if predictor.head == "span":
-        found = _answers(predictor)
+        found = ({"id": name, **answer.as_json()} for name, answer in _answers(predictor).items())
     else:
         chunk = 1 if typed else BATCH_SIZE.value * _BATCHES_AT_ONCE
         found = {"sentences": _sentences, "tokens": _tags, "choices": _choices}[predictor.head](predictor, chunk)
@@ -123,21 +126,21 @@ def _choices(predictor: Predictor, chunk: int) -> Iterator[dict[str, Any]]:
         examples = (multiple_choice.parse_choices([row], with_labels=False)[0] for row in rows)
     else:
         examples = iter(multiple_choice.read_choices(INPUT.value, with_labels=False))
-    for part in chunks(same_choices(examples), chunk):
+    for part in chunks(multiple_choice.same_choices(examples), chunk):
         for example, found in zip(part, predictor.choose(part), strict=True):
             yield {"line": int(example.where.rpartition(":")[2]), **found}
 
 
-def _answers(predictor: Predictor) -> Iterable[dict[str, Any]]:
-    """Return the answers; write their files instead if --output names a directory for them."""
+def _answers(predictor: Predictor) -> dict[str, Prediction]:
     if INPUT.value == STDIN:
         raise ValueError("a model of SQuAD reads a file of its layout; give --input=FILE.json")
-    found = predictor.answer(read_squad(INPUT.value, with_answers=False))
-    if not OUTPUT.value:
-        return ({"id": name, **prediction.as_json()} for name, prediction in found.items())
+    return predictor.answer(read_squad(INPUT.value, with_answers=False))
+
+
+def _write_answers(predictor: Predictor) -> None:
+    found = _answers(predictor)
     for path in write_predictions(OUTPUT.value, [*found], [*found.values()], predictor.version_2):
         print(f"wrote {path}", file=sys.stderr)
-    return ()
 
 
 def _predict_split() -> None:
@@ -171,9 +174,11 @@ def _origin() -> str:
 @contextlib.contextmanager
 def _open_output() -> Iterator[IO[str]]:
     """Open --output, which stays as far as it came, or give the standard output."""
-    if not OUTPUT.value or Path(OUTPUT.value).is_dir():
+    if not OUTPUT.value:
         yield sys.stdout
         return
+    if Path(OUTPUT.value).is_dir():
+        raise ValueError(f"--output={OUTPUT.value} is a directory; give a file for JSON lines")
     with open(OUTPUT.value, "w", encoding="utf-8") as file:
         yield file
 

@@ -193,23 +193,6 @@ def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield chunk
 
 
-def same_choices(examples: Iterable[ChoiceExample]) -> Iterator[ChoiceExample]:
-    """Yield examples as long as they have equally many choices.
-
-    Raises:
-        ValueError: one has another number than the first, with its file and line.
-    """
-    first = None
-    for example in examples:
-        first = first or example
-        if len(example.endings) != len(first.endings):
-            raise ValueError(
-                f"{example.where}: {len(example.endings)} choices, where {first.where} has {len(first.endings)}; all "
-                "rows of a file need the same number"
-            )
-        yield example
-
-
 def predict_test(predictor: Predictor, task: str = "", directory: str = "") -> dict[str, list[dict[str, Any]]]:
     """Return the predictions of GLUE's test rows, by their names in a submission.
 

@@ -5,7 +5,7 @@ Source: Devlin et al. 2018, section 4.4: each choice is the pair (context, conti
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +75,9 @@ def make_task(data: ChoiceData, tokenizer: WordPiece, labels: tuple[str, ...] = 
         ValueError: a row is malformed, or has another number of choices than the first; the message has file and line.
     """
     del labels
-    examples = {"train": read_choices(data.train), "dev": read_choices(data.dev)}
-    if data.max_train_rows:
-        examples["train"] = examples["train"][: data.max_train_rows]
-    _check_choices([example for part in examples.values() for example in part])
+    examples = {"train": read_choices(data.train)[: data.max_train_rows or None], "dev": read_choices(data.dev)}
+    for _ in same_choices([*examples["train"], *examples["dev"]]):
+        pass
     rows = {split: encode_choices(part, tokenizer, data.max_seq_length) for split, part in examples.items()}
     names = tuple(str(number) for number in range(rows["train"].choices))
     return Task(
@@ -135,6 +134,23 @@ def encode_choices(examples: Sequence[ChoiceExample], tokenizer: WordPiece, max_
     return EncodedRows(input_ids, segment_ids, targets, choices=choices, truncated=truncated)
 
 
+def same_choices(examples: Iterable[ChoiceExample]) -> Iterator[ChoiceExample]:
+    """Yield examples as long as they have equally many choices.
+
+    Raises:
+        ValueError: one has another number than the first, with its file and line.
+    """
+    first = None
+    for example in examples:
+        first = first or example
+        if len(example.endings) != len(first.endings):
+            raise ValueError(
+                f"{example.where}: {len(example.endings)} choices, where {first.where} has {len(first.endings)}; all "
+                "rows need the same number"
+            )
+        yield example
+
+
 def predictions(examples: Sequence[ChoiceExample], outputs: Outputs) -> list[dict[str, Any]]:
     """Return for each example the number of its most probable ending, its text, and all probabilities, for JSON."""
     logits = np.asarray(outputs["logits"], np.float64)
@@ -178,13 +194,3 @@ def _label(cells: Mapping[str, Any], choices: int, where: str) -> int:
         got = f"the label is {label!r}" if "label" in cells else f"no label among {', '.join(map(str, cells))}"
         raise ValueError(f"{where}: {got}; the number of the right ending is needed, 0 to {choices - 1}")
     return int(label)
-
-
-def _check_choices(examples: Sequence[ChoiceExample]) -> None:
-    expected = len(examples[0].endings)
-    for example in examples:
-        if len(example.endings) != expected:
-            raise ValueError(
-                f"{example.where}: {len(example.endings)} choices, where {examples[0].where} has {expected}; all rows "
-                "need the same number"
-            )

@@ -3,10 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bert_jax.inference.predict import Predictor, chunks, predict_test, same_choices
+from bert_jax.inference.predict import Predictor, chunks, predict_test
 from bert_jax.interop import huggingface
 from bert_jax.tasks import glue
-from bert_jax.tasks.multiple_choice import ChoiceExample
 from bert_jax.tasks.sentences import SentenceExample
 from tests.tasks.tiny_tasks import tiny_weights
 
@@ -69,9 +68,3 @@ def test_what_precedes_an_error_comes_first():
     with pytest.raises(ValueError, match="line 4"):
         next(found)
     assert list(chunks(range(4), 2)) == [[0, 1], [2, 3]]
-
-
-def test_all_rows_have_as_many_choices():
-    examples = [ChoiceExample("a", ("b",) * count, None, f"f:{line}") for line, count in ((1, 2), (2, 2), (3, 4))]
-    with pytest.raises(ValueError, match="f:3: 4 choices, where f:1 has 2"):
-        list(same_choices(examples))

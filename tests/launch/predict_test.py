@@ -45,7 +45,10 @@ def predict_some(predictor, squad):
     return predictor.classify([SentenceExample(text, "sat" if two else None, None, "1", "f:1") for text in TEXTS[:3]])
 
 
-@pytest.mark.parametrize("family", CLASSES)
+# One kind of task by default; each compiles its own training, prediction and comparison.
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=() if name == "glue" else pytest.mark.slow) for name in CLASSES]
+)
 def test_a_run_predicts_and_so_does_its_conversion(family, runs, tmp_path):
     predictor, squad = runs.predictor(family), read_squad(runs.files("squad") / "squad.json", with_answers=False)
     assert predictor.family == family
@@ -133,9 +136,13 @@ def test_a_directory_gets_the_files_there_are(runs, tmp_path):
     [
         (["--checkpoint=run:/no/such"], "has no checkpoint; is it the --workdir of a run?"),
         (["--checkpoint=hf:MODEL"], "has no head of a task: fine-tune it with launch.finetune"),
+        (["--checkpoint=run:RUN", "--input=/dev/null", "--output=/tmp"], "--output=/tmp is a directory; give a file"),
     ],
 )
 def test_mistakes_are_one_line(runs, arguments, message):
-    status, _, told = predict(*[argument.replace("MODEL", str(runs.model)) for argument in arguments])
+    known = {"MODEL": str(runs.model), "RUN": str(runs.workdir("text_table"))}
+    for name, place in known.items():
+        arguments = [argument.replace(name, place) for argument in arguments]
+    status, _, told = predict(*arguments)
     assert status == 1
     assert message in told
