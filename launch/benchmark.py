@@ -32,7 +32,7 @@ from bert_jax.config import build, choose, parse_flags
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
-    "train and input: a pretraining config, configs/bert.py:size=mini if none is given; finetune: a fine-tuning config.",
+    "train and input: a pretraining config, configs/bert.py:size=mini if none is given; finetune: one of fine-tuning.",
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "train and lstm: rows a step, over all devices.")
 _WARMUP_STEPS = flags.DEFINE_integer(
