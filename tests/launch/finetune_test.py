@@ -4,13 +4,16 @@ import os
 import re
 import signal
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
 
+from bert_jax.tasks import finetuning
 from bert_jax.tasks.families import FAMILIES
 from bert_jax.training.addresses import FAMILIES as READABLE
 from bert_jax.training.checkpoint import load_params, resolve
+from bert_jax.training.mesh import MeshConfig, make_mesh
 from bert_jax.training.metrics import FILE, read_rows
 from bert_jax.training.preemption import EXIT_CODE
 from bert_jax.training.run import run
@@ -91,6 +94,21 @@ def test_patience_ends_a_run_that_gets_no_better(task, tmp_path, capsys):
     early = "ended early by 2 evaluations without a better one"
     assert f"done: {steps[-1]} steps, {early}, checkpoint" in told
     assert f"the run is complete: {steps[-1]} of {STEPS} steps are done, {early}\n" in told
+
+
+@pytest.mark.multidevice
+@pytest.mark.parametrize("family", ["ner", "multiple_choice"])
+def test_eight_devices_have_the_losses_and_scores_of_one(family, task, tmp_path, monkeypatch):
+    files, found = write_files(family, tmp_path / "files"), []
+    for mesh in (MeshConfig(1, 1, 1), MeshConfig(2, 2, 2)):
+        made = make_mesh(mesh, jax.devices()[: mesh.data * mesh.fsdp * mesh.tensor])
+        monkeypatch.setattr(finetuning, "make_mesh", lambda _, made=made: made)
+        workdir = tmp_path / f"tensor-{mesh.tensor}"
+        job = make_finetuning(family, task[0], files, **{"train.log_every_steps": 1})
+        assert run(job, workdir) == 0
+        row = {name: value for row in read_rows(epath.Path(workdir) / FILE) for name, value in row.items()}
+        found.append({name: value for name, value in row.items() if name.startswith(("train/", "eval/"))})
+    assert found[1] == pytest.approx(found[0], abs=1e-5)
 
 
 def test_the_head_starts_elsewhere_with_another_seed(task, tmp_path):

@@ -72,7 +72,9 @@ def test_a_sweep_without_results_says_so(flags, tmp_path):
 
 
 def test_a_directory_has_one_sweep_at_a_time(flags, tmp_path):
-    with take_lock(tmp_path):
+    lock = take_lock(tmp_path)
+    assert lock is not None
+    with lock:
         done = run_launcher("sweep", *flags[:-1], str(tmp_path))
     assert done.returncode == 1
     assert f"sweep: {tmp_path} is in use by process" in done.stderr
