@@ -97,10 +97,11 @@ def test_patience_ends_a_run_that_gets_no_better(task, tmp_path, capsys):
 
 
 @pytest.mark.multidevice
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("family", ["ner", "multiple_choice"])
-def test_eight_devices_have_the_losses_and_scores_of_one(family, task, tmp_path, monkeypatch):
+def test_four_devices_have_the_losses_and_scores_of_one(family, task, tmp_path, monkeypatch):
     files, found = write_files(family, tmp_path / "files"), []
-    for mesh in (MeshConfig(1, 1, 1), MeshConfig(2, 2, 2)):
+    for mesh in (MeshConfig(1, 1, 1), MeshConfig(2, 1, 2)):
         made = make_mesh(mesh, jax.devices()[: mesh.data * mesh.fsdp * mesh.tensor])
         monkeypatch.setattr(finetuning, "make_mesh", lambda _, made=made: made)
         workdir = tmp_path / f"tensor-{mesh.tensor}"
