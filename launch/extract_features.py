@@ -7,12 +7,12 @@
     python -m launch.extract_features --checkpoint=elmo:DIR --output=vectors.hdf5 --stateful --batch_size=1 < text.txt
 
 The input has a sentence a line: a text, which the model's own tokenizer splits, or with --pretokenized words with
-spaces between them. Each word gets a vector of each layer; a word of several of BERT's pieces that of --pooling. Layer 0
-is what goes into the first layer, -1 is the last; --combine=mix adds them with the --weights as they are, so of a
+spaces between them. Each word gets a vector of each layer; a word of several of BERT's pieces that of --pooling. Layer
+0 is what goes into the first layer, -1 is the last; --combine=mix adds them with the --weights as they are, so of a
 trained scalar mix give softmax(w), and its scale as --gamma.
 
-hdf5 and npz: the line's number from 0 → [layers, words, width], or [words, width] of combined layers; sentence_to_index:
-the words of a line → its number (the layout of bilm-tf and AllenNLP). JSON lines are those of Google's
+hdf5 and npz: the line's number from 0 → [layers, words, width], or [words, width] of combined layers; and
+sentence_to_index, a line's words → its number (the layout of bilm-tf and AllenNLP). JSON lines are those of Google's
 extract_features.py: pieces with [CLS] and [SEP], pairs as `a ||| b`, at most 128 tokens unless --max_seq_length says
 otherwise.
 

@@ -2,7 +2,7 @@
 
 Source: allenai/bilm-tf `elmo.py`, `model.py`; AllenNLP's `ElmoEmbedder`. A sentence is read between <S> and </S>,
 which have no vector.
-Differs: every sentence is read from a zero state unless the caller carries it. What a word's characters give is computed
+Differs: every sentence is read from a zero state unless the caller carries it. A word's vector by itself is computed
 once and kept.
 """
 

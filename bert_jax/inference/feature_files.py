@@ -1,8 +1,8 @@
 """Files of vectors: hdf5 as bilm-tf and AllenNLP write it, npz with the same entries, Google's JSON lines.
 
 hdf5 and npz: "0", "1", … (the line's number from 0) → [layers, words, width], or [words, width] of combined layers;
-`sentence_to_index` → a JSON object: a line's words, a space between each → its key. Of equal lines it has the last one's,
-as AllenNLP's has.
+`sentence_to_index` → a JSON object: a line's words, a space between each → its key. Of equal lines it has the last
+one's, as AllenNLP's has.
 JSON lines: google-research/bert `extract_features.py`, layout and rounding.
 """
 
