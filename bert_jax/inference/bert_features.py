@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax.inference.feature_rows import EncodedLine, Notes, Row, padded_length
+from bert_jax.inference.feature_rows import FULL_PRECISION, EncodedLine, Notes, Row, padded_length
 from bert_jax.inference.layer_choice import LayerChoice
 from bert_jax.interop import name_map
 from bert_jax.interop.weights import Weights
@@ -137,5 +137,6 @@ class BertFeatures:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _hidden(model: Bert, choice: LayerChoice, params: Any, batch: dict[str, Any]) -> jax.Array:
-    output: Any = model.apply({"params": params}, **batch)
+    with FULL_PRECISION():
+        output: Any = model.apply({"params": params}, **batch)
     return choice.apply(output.all_hidden)

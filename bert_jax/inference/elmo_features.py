@@ -16,7 +16,7 @@ import numpy as np
 
 from bert_jax.corpus.characters import BEGIN_TOKEN, END_TOKEN, CharacterIds
 from bert_jax.corpus.word_vocabulary import WordSettings, WordVocabulary, split_words
-from bert_jax.inference.feature_rows import EncodedLine, Notes, Row, padded_length
+from bert_jax.inference.feature_rows import FULL_PRECISION, EncodedLine, Notes, Row, padded_length
 from bert_jax.inference.layer_choice import LayerChoice
 from bert_jax.models.elmo import Elmo, ElmoConfig
 from bert_jax.models.recurrent import LstmState, zero_state
@@ -136,7 +136,8 @@ class ElmoFeatures:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _encode(config: ElmoConfig, params: Any, char_ids: Any) -> jax.Array:
-    vectors: Any = Elmo(config).apply({"params": params}, char_ids, method="encode")
+    with FULL_PRECISION():
+        vectors: Any = Elmo(config).apply({"params": params}, char_ids, method="encode")
     return vectors
 
 
@@ -144,5 +145,6 @@ def _encode(config: ElmoConfig, params: Any, char_ids: Any) -> jax.Array:
 def _contextualize(
     config: ElmoConfig, choice: LayerChoice, params: Any, tokens: Any, mask: Any, state: LstmState
 ) -> tuple[jax.Array, LstmState]:
-    output: Any = Elmo(config).apply({"params": params}, tokens, mask, state, method="contextualize")
+    with FULL_PRECISION():
+        output: Any = Elmo(config).apply({"params": params}, tokens, mask, state, method="contextualize")
     return choice.apply(output.hidden), output.state

@@ -1,11 +1,16 @@
 """A line's words as rows of tokens for a model, and the way back from a row's tokens to the words' vectors."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
+# While a model is traced: products of float32 are float32 on every device. By themselves TPUs multiply in bfloat16 and
+# GPUs in TF32, and features of one model would differ in the third digit from machine to machine.
+FULL_PRECISION = functools.partial(jax.default_matmul_precision, "float32")
 POOLINGS = ("first", "mean", "last")  # of a word's pieces
 _LENGTH_STEP = 8
 _STEPS_PER_OCTAVE = 4
@@ -26,7 +31,7 @@ class Row:
     tokens: Any
     starts: np.ndarray
     stops: np.ndarray
-    segments: np.ndarray | None = None
+    segments: Any = None
 
     @property
     def length(self) -> int:

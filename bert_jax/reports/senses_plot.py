@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -50,7 +51,7 @@ def draw_senses(
     FigureCanvasAgg(figure)  # no pyplot: no window, no global state
     axes = figure.add_axes((0.3, 0.4 / height, 0.4, 1.0 - 0.8 / height))
     for group, query in enumerate(queries):
-        look = {"color": COLORS[group % len(COLORS)], "marker": MARKERS[group % len(MARKERS)]}
+        look: dict[str, Any] = {"color": COLORS[group % len(COLORS)], "marker": MARKERS[group % len(MARKERS)]}
         members = points[(groups == group) & (np.arange(len(points)) != query)]
         axes.scatter(members[:, 0], members[:, 1], s=22, alpha=0.75, lw=0, **look)
         axes.scatter(points[query, 0], points[query, 1], s=110, ec="black", lw=1.2, zorder=3, **look)

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from bert_jax.corpus.characters import CharacterIds
+from bert_jax.inference import bert_features as bert_module
+from bert_jax.inference import elmo_features as elmo_module
 from bert_jax.inference import features
 from bert_jax.inference.bert_features import BertFeatures
 from bert_jax.inference.elmo_features import ElmoFeatures
@@ -100,6 +102,22 @@ def test_a_sentence_has_the_same_bits_wherever_it_stands(kind):
     alone = {line: extract(extractor(kind), [line])[0].vectors for line in LINES}
     for line, each in zip(lines, found, strict=True):
         np.testing.assert_array_equal(each.vectors, alone[line])
+
+
+def test_products_are_float32_on_every_device():
+    bert, elmo, choice = bert_features(), elmo_features(), LayerChoice.parse("0", 2)
+    ids = np.zeros((1, 4), np.int32)
+    names = ("input_ids", "input_mask", "segment_ids", "position_ids", "sequence_ids")
+    batch = {**dict.fromkeys(names, ids), "sequence_starts": ids[:, :1]}
+    state, tokens = zero_state(elmo.config, 1), np.zeros((1, 4, elmo.config.projection_dim), np.float32)
+    for program in (
+        bert_module._hidden.lower(bert._model, choice, bert._params, batch),
+        elmo_module._encode.lower(elmo.config, elmo._params, np.zeros((2, 50), np.int32)),
+        elmo_module._contextualize.lower(elmo.config, choice, elmo._params, tokens, ids == 0, state),
+    ):
+        products = [line for line in program.as_text().splitlines() if "stablehlo.dot" in line]
+        assert products
+        assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
 
 
 def test_padding_depends_on_the_row_alone():
@@ -193,14 +211,13 @@ def test_text_and_words_are_split_by_different_hands():
     assert bert.encode(0, text, True, Notes()).words == text.split()
     assert elmo.encode(0, text, True, Notes()).words == text.split()
     line = bert.encode(0, text, False, Notes())
-    np.testing.assert_array_equal(line.rows[0].tokens[1:-1], bert.encoder.weights.tokenizer.encode(text))
+    np.testing.assert_array_equal(line.rows[0].tokens[1:-1], tiny_weights().tokenizer.encode(text))
 
 
 def test_googles_rows_have_their_marks_and_pairs():
     encoder, notes = bert_features(max_seq_length=9), Notes()
     line = encoder.encode_text(0, "The cat ||| sat on", notes)
     assert line.words == ["[CLS]", "the", "cat", "[SEP]", "sat", "on", "[SEP]"]
-    assert line.rows[0].segments is not None
     assert line.rows[0].segments.tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert not notes.lines()
     assert len(encoder.encode_text(1, "a b c d e f g h", notes).words) == 9
