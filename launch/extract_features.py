@@ -101,30 +101,36 @@ def _extractor(is_google: bool) -> FeatureExtractor:
     return FeatureExtractor(encoder, choice, _POOLING.value, _DTYPE.value, _BATCH_SIZE.value, _STATEFUL.value)
 
 
-def _lines(extractor: FeatureExtractor, is_google: bool, notes: Notes) -> Iterator[EncodedLine]:
-    encoder = extractor.encoder
+def _lines(extractor: FeatureExtractor, is_google: bool, notes: Notes, of_all: str) -> Iterator[EncodedLine]:
+    """Yield the lines, and say how far reading is: computing is close behind, writing where all before is computed."""
+    encoder, words = extractor.encoder, 0
+    begin = said = time.monotonic()
     for number, text in read_lines(_INPUT.value):
         if is_google and isinstance(encoder, BertFeatures):
-            yield encoder.encode_text(number - 1, text, notes)
+            line = encoder.encode_text(number - 1, text, notes)
         else:
-            yield extractor.encode(number - 1, text, _PRETOKENIZED.value, notes)
+            line = extractor.encode(number - 1, text, _PRETOKENIZED.value, notes)
+        yield line
+        words, now = words + len(line.words), time.monotonic()
+        if now - said > _PROGRESS_SECONDS:
+            said = now
+            print(f"line {number:,}{of_all}, {words / (now - begin):,.0f} {_unit(is_google)}/s", file=sys.stderr)
+
+
+def _unit(is_google: bool) -> str:
+    return "pieces" if is_google or _UNIT.value == "piece" else "words"
 
 
 def _extract(extractor: FeatureExtractor, is_google: bool, num_lines: int | None) -> None:
     notes, of_all = Notes(), "" if num_lines is None else f" of {num_lines:,}"
-    begin = said = time.monotonic()
+    begin = time.monotonic()
     done = words = 0
     with FeatureFile(_OUTPUT.value, extractor.choice.names) as file:
-        for features in extractor.extract(_lines(extractor, is_google, notes)):
+        for features in extractor.extract(_lines(extractor, is_google, notes, of_all)):
             file.add(features)
             done, words = done + 1, words + len(features.words)
-            now = time.monotonic()
-            if now - said > _PROGRESS_SECONDS:
-                said = now
-                print(f"{done:,}{of_all} lines, {words / (now - begin):,.0f} words/s", file=sys.stderr)
-    seconds = time.monotonic() - begin
+    seconds, unit = time.monotonic() - begin, _unit(is_google)
     kept, width = extractor.shape
-    unit = "pieces" if is_google or _UNIT.value == "piece" else "words"
     print(
         f"wrote {_OUTPUT.value}: {done:,} lines, {words:,} {unit}, {kept} × {width} {extractor.dtype} each, in "
         f"{seconds:.1f} s with compilation: {words / seconds:,.0f} {unit}/s",
