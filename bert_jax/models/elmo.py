@@ -74,11 +74,24 @@ class Elmo(nn.Module):
                 a row's last are padding, which changes nothing. The backward direction starts at the last real word.
             state: that the originals carry from one batch to the next, row by row; None starts anew.
         """
-        mask = jnp.any(char_ids > 0, axis=-1)
+        return self.contextualize(self.encode(char_ids), jnp.any(char_ids > 0, axis=-1), state)
+
+    def contextualize(
+        self,
+        tokens: Float[Array, "batch words projection"],
+        mask: Bool[Array, "batch words"],
+        state: LstmState | None = None,
+    ) -> ElmoOutput:
+        """Represent sentences whose words' own vectors are there already; see `__call__`.
+
+        Args:
+            tokens: what `encode` says of the words.
+            mask: True for words, from each row's begin on; False behind them.
+            state: before the first word; None starts anew.
+        """
         lengths = mask.sum(axis=1)
-        tokens = self.encode(char_ids)
         inputs = jnp.stack([tokens, reverse_rows(tokens, lengths)])
-        state = zero_state(self.config, len(char_ids)) if state is None else state
+        state = zero_state(self.config, len(tokens)) if state is None else state
         outputs, state = self.read(inputs, state, mask)
         backward = jnp.stack([reverse_rows(layer, lengths) for layer in outputs[:, 1]])
         layers = jnp.concatenate([outputs[:, 0], backward], axis=-1)
