@@ -45,6 +45,11 @@ class FinetuneEval:
         for name, lowest in (("times_per_epoch", 0), ("batch_size", 1), ("patience_evaluations", 0)):
             if getattr(self, name) < lowest:
                 raise ValueError(f"config.eval.{name} is {getattr(self, name)}; use {lowest} or more")
+        if self.patience_evaluations and not self.times_per_epoch:
+            raise ValueError(
+                f"config.eval.patience_evaluations is {self.patience_evaluations}, but times_per_epoch 0 evaluates "
+                "after the last step only; use times_per_epoch of 1 or more"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +187,7 @@ def make_job(prepared: Prepared) -> Job:
         mesh=mesh,
         batches=lambda first: train_batches(task.train, schedule, config.seed, first, rows),
         evaluate=make_evaluate(runner, task.held_out),
-        data_fingerprint=rows_fingerprint(task.train),
+        data_fingerprint=rows_fingerprint(task.train, *(part.rows for part in task.held_out.values())),
         row=throughput.bert_row_flops(config.model, tokens, 0),
         tokenizer=prepared.weights.tokenizer,
         best_by=BestBy(f"eval/{task.best_metric}", higher_is_better=True),
@@ -203,7 +208,12 @@ def evaluation_steps(times_per_epoch: int, steps_per_epoch: int) -> int:
     return max(1, math.ceil(steps_per_epoch / times_per_epoch)) if times_per_epoch else 0
 
 
-def rows_fingerprint(rows: EncodedRows) -> str:
-    """Return hex digits that depend on every token and target."""
-    parts = [rows.input_ids, rows.segment_ids, *rows.token_targets.values(), [*rows.targets.values()]]
-    return fingerprint([[fingerprint(np.concatenate(arrays).tolist()) for arrays in parts if len(arrays)]])
+def rows_fingerprint(*sets: EncodedRows) -> str:
+    """Return hex digits that depend on every token and target of some rows."""
+    parts = [
+        arrays
+        for rows in sets
+        for arrays in (rows.input_ids, rows.segment_ids, *rows.token_targets.values(), [*rows.targets.values()])
+        if len(arrays)
+    ]
+    return fingerprint([fingerprint(np.concatenate(arrays).tolist()) for arrays in parts])

@@ -4,7 +4,7 @@ import pytest
 
 from bert_jax.interop import huggingface
 from bert_jax.tasks.families import FAMILIES
-from bert_jax.tasks.finetuning import FinetuneEval, make_job, prepare
+from bert_jax.tasks.finetuning import FinetuneEval, make_job, prepare, rows_fingerprint
 from tests.tasks.tiny_tasks import TEXTS, make_config, tiny_weights, write_files, write_model
 
 
@@ -42,6 +42,10 @@ def test_epochs_and_fractions_become_steps(family, model, files):
         ({"warmup_fraction": 1.0}, "config.warmup_fraction is 1.0; use 0 ≤ fraction < 1"),
         ({"data.train": ""}, "config.data.train is empty; give a table"),
         ({"eval.times_per_epoch": -1}, "config.eval.times_per_epoch is -1; use 0 or more"),
+        (
+            {"eval.times_per_epoch": 0, "eval.patience_evaluations": 1},
+            "times_per_epoch 0 evaluates after the last step only",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_said(overrides, message, model, files):
@@ -85,3 +89,11 @@ def test_a_part_of_the_table_is_held_out_without_a_dev_file(model, files):
 def test_evaluations_are_counted_from_zero():
     with pytest.raises(ValueError, match="patience_evaluations is -1; use 0 or more"):
         FinetuneEval(patience_evaluations=-1)
+
+
+def test_a_run_is_bound_to_its_rows_and_to_the_held_out_ones(model, files):
+    task = prepare(make_config("text_table", model, files["text_table"])).task
+    rows = task.train
+    other = dataclasses.replace(rows, input_ids=[rows.input_ids[0] + 1, *rows.input_ids[1:]])
+    assert rows_fingerprint(rows, rows) == rows_fingerprint(rows, rows)
+    assert len({rows_fingerprint(rows, rows), rows_fingerprint(rows, other), rows_fingerprint(other, rows)}) == 3
