@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from scipy.special import softmax
 
 from bert_jax.config import build, choose
 from bert_jax.interop import name_map
@@ -125,7 +126,7 @@ class Predictor:
                 "label": self.labels[int(row.argmax())],
                 "probabilities": dict(zip(self.labels, row.tolist(), strict=True)),
             }
-            for row in _softmax(logits)
+            for row in softmax(logits, axis=-1)
         ]
 
     def tag(self, documents: Sequence[Sequence[Sequence[str]]]) -> list[dict[str, Any]]:
@@ -253,8 +254,3 @@ def submit(place: Path, predictions: Mapping[str, Sequence[Mapping[str, Any]]], 
     for name, text in files.items():
         (place / f"{name}.tsv").write_text(text, encoding="utf-8")
     return [f"wrote {place / name}.tsv" for name in files]
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return weights / weights.sum(axis=-1, keepdims=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from bert_jax.config import choose
 from bert_jax.corpus.vocabulary import WordPiece
@@ -153,9 +154,7 @@ def same_choices(examples: Iterable[ChoiceExample]) -> Iterator[ChoiceExample]:
 
 def predictions(examples: Sequence[ChoiceExample], outputs: Outputs) -> list[dict[str, Any]]:
     """Return for each example the number of its most probable ending, its text, and all probabilities, for JSON."""
-    logits = np.asarray(outputs["logits"], np.float64)
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities = weights / weights.sum(axis=-1, keepdims=True)
+    probabilities = softmax(np.asarray(outputs["logits"], np.float64), axis=-1)
     return [
         {"label": (best := int(row.argmax())), "ending": example.endings[best], "probabilities": row.tolist()}
         for example, row in zip(examples, probabilities, strict=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 
 from bert_jax.tasks.squad_windows import Passage, PassageWindow, by_question, max_context
 from bert_jax.tasks.task import Outputs
@@ -142,9 +143,7 @@ def _choose(found: list[Candidate], null: Candidate, search: AnswerSearch) -> Pr
         if len(unique) < search.n_best or not candidate.text:
             unique.setdefault(candidate.text, candidate)
     kept = list(unique.values()) or [null]
-    scores = np.array([candidate.score for candidate in kept])
-    weights = np.exp(scores - scores.max())
-    probabilities = (weights / weights.sum()).tolist()
+    probabilities = softmax([candidate.score for candidate in kept]).tolist()
     kept = [each._replace(probability=value) for each, value in zip(kept, probabilities, strict=True)]
     filled = [candidate for candidate in kept if candidate.text]
     best = filled[0] if filled else kept[0]
