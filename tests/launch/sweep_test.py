@@ -39,6 +39,7 @@ def flags(tmp_path_factory):
     ]
 
 
+@pytest.mark.slow
 def test_a_sweep_is_listed_run_by_trial_finished_and_not_run_again(flags):
     listed = run_launcher("sweep", *flags, "--list")
     assert listed.returncode == 0, listed.stderr

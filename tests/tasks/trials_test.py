@@ -50,6 +50,7 @@ def test_seeds_and_rates_matter(alone):
     assert len({round(loss, 6) for loss in losses}) == len(losses) == len(RATES) * len(SEEDS)
 
 
+@pytest.mark.slow
 def test_trials_of_one_device_at_once_come_out_as_alone(config, alone):
     together = run_all(plan(config, grid), trials_per_device=3)
     check_equal(together, alone)

@@ -65,6 +65,7 @@ def test_the_state_that_is_saved_is_that_of_the_words_before(workdir):
     assert largest_difference(states[0], states[1]) > 0.01
 
 
+@pytest.mark.slow
 def test_microbatches_change_nothing(corpus, tmp_path):
     plain = {"model.dropout": 0.0, "objective.num_negatives": 0, "train.num_steps": 10}
     for microbatches in (1, 4):
