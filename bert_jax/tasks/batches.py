@@ -159,28 +159,29 @@ def collate(rows: EncodedRows, numbers: np.ndarray, length: int) -> Batch:
         row_weights float32 [rows]; and the targets by their names.
     """
     real = numbers >= 0
-    sequences = [number * rows.choices + choice for number in numbers for choice in range(rows.choices)]
+    sequences = (numbers[:, None] * rows.choices + np.arange(rows.choices)).ravel()
     shape = (len(numbers), length) if rows.choices == 1 else (len(numbers), rows.choices, length)
+    input_ids = _take(rows.input_ids, sequences)
+    input_mask = [np.ones(len(ids), np.int32) for ids in input_ids]
     batch = {
-        "input_ids": _pad([rows.input_ids[n] if n >= 0 else _NOTHING for n in sequences], length, 0).reshape(shape),
-        "input_mask": _pad([_ones(rows.input_ids[n]) if n >= 0 else _NOTHING for n in sequences], length, 0).reshape(
-            shape
-        ),
-        "segment_ids": _pad([rows.segment_ids[n] if n >= 0 else _NOTHING for n in sequences], length, 0).reshape(shape),
+        "input_ids": _pad(input_ids, length, 0).reshape(shape),
+        "input_mask": _pad(input_mask, length, 0).reshape(shape),
+        "segment_ids": _pad(_take(rows.segment_ids, sequences), length, 0).reshape(shape),
         "row_weights": real.astype(np.float32),
     }
     for name, values in rows.targets.items():
         batch[name] = np.where(real, values[numbers], 0).astype(values.dtype)
     for name, ragged in rows.token_targets.items():
-        batch[name] = _pad([ragged[n] if n >= 0 else _NOTHING for n in numbers], length, -1)
+        batch[name] = _pad(_take(ragged, numbers), length, -1)
     return batch
 
 
 _NOTHING = np.zeros(0, np.int32)
 
 
-def _ones(ids: np.ndarray) -> np.ndarray:
-    return np.ones(len(ids), np.int32)
+def _take(arrays: Sequence[np.ndarray], numbers: np.ndarray) -> list[np.ndarray]:
+    """Return the arrays with these numbers, an empty one for each negative number."""
+    return [arrays[number] if number >= 0 else _NOTHING for number in numbers]
 
 
 def _pad(arrays: Sequence[np.ndarray], length: int, value: int) -> np.ndarray:
