@@ -69,11 +69,58 @@ def dot_product_attention(
         return jax.nn.dot_product_attention(
             query, key, value, mask=jnp.broadcast_to(mask, whole), implementation="cudnn"
         )
-    # [batch, heads, queries, keys]; float32, because bfloat16 scores would cost softmax its small differences
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+    query, key, value = (_swap_heads(x) for x in (query, key, value))
+    return _swap_heads(_attend(query, key, value, mask, dropout_rate, dropout_seed))
+
+
+def _swap_heads(x: Array) -> Array:
+    """Turn [batch, length, heads, head_dim] into [batch, heads, length, head_dim] or back."""
+    return jnp.swapaxes(x, 1, 2)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _attend(
+    query: Array, key: Array, value: Array, mask: Array, dropout_rate: float, dropout_seed: Array | None
+) -> Array:
+    """Return the context of each query; arguments and result are [batch, heads, length, head_dim].
+
+    The backward pass is written out to keep one array of [batch, heads, queries, keys] and not three, and because
+    XLA's CPU back end is slow with the product of a transposed matrix of that size: see docs/performance.md.
+    """
+    return _attend_forward(query, key, value, mask, dropout_rate, dropout_seed)[0]
+
+
+def _attend_forward(
+    query: Array, key: Array, value: Array, mask: Array, dropout_rate: float, dropout_seed: Array | None
+) -> tuple[Array, Any]:
+    # float32, because bfloat16 scores would cost softmax its small differences
+    scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
     scores = scores * (1.0 / math.sqrt(query.shape[-1])) + jnp.where(mask, 0.0, MASK_BIAS)
-    probabilities = dropout(jax.nn.softmax(scores, axis=-1), dropout_rate, dropout_seed)
-    return jnp.einsum("bhqk,bkhd->bqhd", probabilities.astype(query.dtype), value)
+    probabilities = jax.nn.softmax(scores, axis=-1)
+    dropped = dropout(probabilities, dropout_rate, dropout_seed).astype(query.dtype)
+    context = jnp.einsum("bhqk,bhkd->bhqd", dropped, value)
+    return context, (query, key, value, probabilities.astype(query.dtype), dropout_seed, context)
+
+
+def _attend_backward(dropout_rate: float, residuals: Any, gradient: Array) -> tuple[Array | None, ...]:
+    query, key, value, probabilities, seed, context = residuals
+    seed = None if seed is None else jnp.asarray(seed)  # outside of jit a residual may be numpy's
+    wide = probabilities.astype(jnp.float32)
+    dropped = dropout(wide, dropout_rate, seed).astype(query.dtype)
+    # Softmax's backward pass subtracts, for each query, the sum over keys of probability · gradient. That sum is
+    # context · gradient, which is head_dim long instead of keys (Dao et al. 2022, appendix B.2).
+    inner = jnp.sum(context.astype(jnp.float32) * gradient, axis=-1, keepdims=True)
+    d_dropped = jnp.einsum("bhqd,bhkd->bhqk", gradient, value, preferred_element_type=jnp.float32)
+    d_scores = wide * (dropout(d_dropped, dropout_rate, seed) - inner) * (1.0 / math.sqrt(query.shape[-1]))
+    d_scores = d_scores.astype(query.dtype)
+    d_query = jnp.einsum("bhqk,bhkd->bhqd", d_scores, key)
+    # The narrow factor is transposed, [batch, heads, head_dim, queries], not the one of queries · keys.
+    d_key = jnp.einsum("bhdq,bhqk->bhdk", jnp.swapaxes(query, 2, 3), d_scores)
+    d_value = jnp.einsum("bhdq,bhqk->bhdk", jnp.swapaxes(gradient, 2, 3), dropped)
+    return d_query, jnp.swapaxes(d_key, 2, 3), jnp.swapaxes(d_value, 2, 3), None, None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
 
 
 class SelfAttention(nn.Module):

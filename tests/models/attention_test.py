@@ -64,6 +64,27 @@ def test_gradients_with_dropout_match_finite_differences():
     check_grads(jax.jit(function), heads, order=1, modes=("rev",), rtol=1e-2)
 
 
+def test_bfloat16_gradients_are_those_of_float32_rounded():
+    heads = random_heads(length=16, head_dim=8)
+    mask = jnp.ones((2, 1, 1, 16), bool)
+
+    def gradients(dtype):
+        loss = lambda *x: attend(*x, mask, 0.1, jnp.uint32(2)).astype(jnp.float32).var()  # noqa: E731
+        return jax.grad(loss, (0, 1, 2))(*(x.astype(dtype) for x in heads))
+
+    for narrow, wide in zip(gradients(jnp.bfloat16), gradients(jnp.float32), strict=True):
+        assert narrow.dtype == jnp.bfloat16
+        np.testing.assert_allclose(narrow.astype(jnp.float32), wide, atol=0.03 * float(jnp.abs(wide).max()))
+
+
+def test_backward_pass_keeps_one_array_of_queries_times_keys():
+    heads = random_heads()
+    mask = jnp.ones((2, 1, 1, 6), bool)
+    _, backward = jax.vjp(lambda *x: attend(*x, mask, 0.1, jnp.uint32(2)), *heads)
+    kept = [leaf.shape for leaf in jax.tree.leaves(backward) if leaf.shape[-2:] == (6, 6)]
+    assert kept == [(2, 3, 6, 6)]
+
+
 def test_attention_dropout_drops_probabilities():
     # Values of a single 1 show the probabilities themselves: uniform ones, dropped or scaled by 1 / (1 - rate).
     length = 64
