@@ -8,6 +8,7 @@ import numpy as np
 
 from bert_jax.config import build, choose, fingerprint, to_plain
 from bert_jax.input.placement import local_rows
+from bert_jax.interop import name_map
 from bert_jax.interop.weights import Weights
 from bert_jax.models.bert import BertConfig
 from bert_jax.objectives.downstream import DownstreamObjective
@@ -184,6 +185,7 @@ def make_job(prepared: Prepared) -> Job:
         init_from=config.init_from,
         may_miss=MAY_MISS,
         leave_out=prepared.leave_out,
+        params=name_map.nest(prepared.weights.params),
         mesh=mesh,
         batches=lambda first: train_batches(task.train, schedule, config.seed, first, rows),
         evaluate=make_evaluate(runner, task.held_out),

@@ -53,6 +53,7 @@ class Source:
         batch_size: global rows, of a new carry.
         data_fingerprint: of the training data; a checkpoint of other data is not resumed.
         leave_out: modules of `init_from` that are not taken, such as ("heads/classifier",) of another task.
+        params: of `init_from`, where they were read before, with their vocabulary; None: they are read here.
     """
 
     init_from: str
@@ -62,6 +63,7 @@ class Source:
     batch_size: int
     data_fingerprint: str
     leave_out: tuple[str, ...] = ()
+    params: Any = None
 
 
 def initialize(
@@ -88,17 +90,10 @@ def initialize(
             )
         state, meta = checkpoints.restore(step, abstract)
         return Start(state, step, meta, f"resuming after step {step:,}")
-    found, loaded = None, None
-    if source.init_from.partition(":")[0] not in ("", addresses.RUN):
-        loaded = _load_foreign(source)
-    elif source.init_from:
-        found = checkpoint.resolve(source.init_from)
-        check_vocabulary(source.init_from, found, source.tokenizer)
+    loaded = _load(source)
     state = _scratch(objective, optimizer, abstract, source, mesh)
     if not source.init_from:
         return Start(state, 0, {}, f"starting from scratch with seed {source.seed}")
-    if found is not None:
-        loaded = checkpoint.load_params(found)
     loaded = without_modules(loaded, source.leave_out)
     params, notes = merge_params(state.params, loaded, source.init_from, source.may_miss)
     state = dataclasses.replace(state, params=jax.device_put(params, state_shardings(abstract.params)))
@@ -132,8 +127,14 @@ def check_vocabulary(address: str, found: Address, tokenizer: Path | None) -> No
         )
 
 
-def _load_foreign(source: Source) -> Any:
-    """Return the parameters of another system's checkpoint, if it has the vocabulary of the training data."""
+def _load(source: Source) -> Any:
+    """Return the parameters of `init_from`, if it has the vocabulary of the training data; None for no `init_from`."""
+    if not source.init_from or source.params is not None:
+        return source.params
+    if addresses.split(source.init_from)[0] == addresses.RUN:
+        found = checkpoint.resolve(source.init_from)
+        check_vocabulary(source.init_from, found, source.tokenizer)
+        return checkpoint.load_params(found)
     if elmo_addresses.is_elmo(source.init_from):
         return {elmo_addresses.MODEL: elmo_addresses.load(source.init_from).params}  # which reads any word
     weights, _ = addresses.load(source.init_from)

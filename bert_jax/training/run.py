@@ -69,7 +69,7 @@ class Job:
         data_fingerprint: of the training data's content; a run is not resumed on other data.
         tokenizer: to write into the workdir, or a directory to copy there; None = there is none.
         best_by: the evaluation's metric that the best checkpoint has.
-        leave_out: see `initialize.Source`.
+        leave_out, params: see `initialize.Source`.
         patience_evaluations: end after so many evaluations without a better one; 0 = never.
         on_complete: called with the workdir when the last step is done, as for result.json.
         to_go_on: what to do where all steps are done, for the user; "" = nothing.
@@ -94,6 +94,7 @@ class Job:
     tokenizer: WordPiece | Path | None = None
     best_by: BestBy = dataclasses.field(default_factory=BestBy)
     leave_out: tuple[str, ...] = ()
+    params: Any = None
     patience_evaluations: int = 0
     on_complete: Callable[[Workdir], None] | None = None
     to_go_on: str = "raise config.train.num_steps to go on"
@@ -130,6 +131,7 @@ def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = Non
                 batch_size=job.batch_size,
                 data_fingerprint=job.data_fingerprint,
                 leave_out=job.leave_out,
+                params=job.params,
             )
             start = initialize(job.objective, optimizer, abstract, checkpoints, source, job.mesh)
             # Nothing was written so far: a start that is refused leaves the directory as it was.

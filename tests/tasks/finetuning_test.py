@@ -2,10 +2,13 @@ import dataclasses
 
 import pytest
 
-from bert_jax.interop import huggingface
+from bert_jax.interop import huggingface, name_map
 from bert_jax.tasks.families import FAMILIES
 from bert_jax.tasks.finetuning import FinetuneEval, make_job, prepare, rows_fingerprint
-from tests.tasks.tiny_tasks import TEXTS, make_config, tiny_weights, write_files, write_model
+from bert_jax.training import addresses
+from bert_jax.training.checkpoint import load_params
+from tests.tasks.tiny_tasks import TEXTS, finetune, make_config, tiny_weights, write_files, write_model
+from tests.training.tiny import assert_trees_equal
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +64,17 @@ def test_a_label_that_training_does_not_have_is_refused(model, tmp_path):
     files = {"data.train": str(tmp_path / "train.csv"), "data.dev": str(tmp_path / "dev.csv")}
     with pytest.raises(ValueError, match=r"dev.csv:3: the label is 'z'; accepted: x, y"):
         prepare(make_config("text_table", model, files))
+
+
+def test_the_checkpoint_is_read_once(model, files, tmp_path, monkeypatch):
+    read, load = [], addresses.load
+    monkeypatch.setattr(addresses, "load", lambda address: read.append(address) or load(address))
+    assert (
+        finetune(tmp_path / "run", "text_table", model, files["text_table"], **{"optim.peak_learning_rate": 0.0}) == 0
+    )
+    assert read == [model]
+    found = load_params(f"run:{tmp_path / 'run'}")
+    assert_trees_equal(found["embeddings"], name_map.nest(load(model)[0].params)["embeddings"])
 
 
 @pytest.mark.parametrize(("labels", "kept"), [(("other", "feline"), True), (("cat", "dog"), False)])
