@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from bert_jax.objectives.downstream import DownstreamObjective
 from bert_jax.tasks.batches import held_out_batches
 from bert_jax.tasks.task import EncodedRows, HeldOut, Outputs
 from bert_jax.training import sharding
+from bert_jax.training.evaluation import fetched
 from bert_jax.training.metrics import evaluation_row
 from bert_jax.training.state import Batch, Metrics
 
@@ -98,14 +99,19 @@ class HeldOutRunner:
     def run(self, params: Any, rows: EncodedRows, interrupted: Callable[[], bool] = lambda: False) -> Collector | None:
         """Return what the model says to all rows; None if it was broken off."""
         collector = Collector(self.objective.head, rows)
-        local = local_rows(self.batch_size, self.mesh)
-        for numbers, batch in held_out_batches(rows, self.batch_size, self.max_buckets, local):
+        for numbers, (outputs, metrics) in fetched(self._dispatched(params, rows)):
             if interrupted():
                 return None
-            with sharding.on_mesh(self.mesh):
-                outputs, metrics = jax.device_get(self._step(params, place_batch(batch, self.mesh)))
             collector.add(numbers, outputs, metrics)
         return collector
+
+    def _dispatched(self, params: Any, rows: EncodedRows) -> Iterator[Any]:
+        """Yield each batch' row numbers, and what the step returns of it."""
+        local = local_rows(self.batch_size, self.mesh)
+        for numbers, batch in held_out_batches(rows, self.batch_size, self.max_buckets, local):
+            with sharding.on_mesh(self.mesh):
+                found = self._step(params, place_batch(batch, self.mesh))
+            yield numbers, found
 
 
 def make_evaluate(runner: HeldOutRunner, held_out: Mapping[str, HeldOut]) -> Callable[..., dict[str, float] | None]:

@@ -25,6 +25,7 @@ from bert_jax.tasks.batches import collate, held_out_batches
 from bert_jax.tasks.finetuning import FinetuneConfig, Prepared
 from bert_jax.tasks.held_out import Collector, make_held_out_step, prefixes
 from bert_jax.tasks.results import make_result
+from bert_jax.training.evaluation import fetched
 from bert_jax.training.initialize import merge_params, without_modules
 from bert_jax.training.optimizers import make_optimizer, parameter_name
 from bert_jax.training.state import TrainState, hyper_values, make_state
@@ -228,18 +229,19 @@ class TrialRunner:
     def _evaluate(self, params: Any) -> list[dict[str, float]]:
         """Return each trial's `eval/` row."""
         config, held_out = self._prepared.config, self._prepared.task.held_out
-        found: list[dict[str, float]] = [{} for _ in range(self.capacity)]
+        scores: list[dict[str, float]] = [{} for _ in range(self.capacity)]
         for split, prefix in prefixes(held_out).items():
             rows, size = held_out[split].rows, config.eval.batch_size
-            collectors = [Collector(self._prepared.task.head, rows) for _ in found]
-            for numbers, batch in held_out_batches(rows, size, config.data.max_buckets, slice(0, size)):
-                outputs, metrics = jax.device_get(self._held_out(params, jax.device_put(batch, self._whole)))
+            collectors = [Collector(self._prepared.task.head, rows) for _ in scores]
+            batches = held_out_batches(rows, size, config.data.max_buckets, slice(0, size))
+            dispatched = ((n, self._held_out(params, jax.device_put(batch, self._whole))) for n, batch in batches)
+            for numbers, found in fetched(dispatched):
                 for trial, collector in enumerate(collectors):
-                    own = jax.tree.map(lambda values, trial=trial: values[trial], (outputs, metrics))
+                    own = jax.tree.map(lambda values, trial=trial: values[trial], found)
                     collector.add(numbers, *own)
-            for row, collector in zip(found, collectors, strict=True):
+            for row, collector in zip(scores, collectors, strict=True):
                 row |= collector.row(held_out[split], prefix)
-        return found
+        return scores
 
     @functools.cached_property
     def _loaded(self) -> dict[str, Any]:

@@ -7,7 +7,8 @@ of the training split's token frequencies.
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from bert_jax.training.metrics import evaluation_row
 from bert_jax.training.state import Batch, Metrics, Objective
 
 TOKEN_COUNTS = "token_counts.npy"
-FETCHED_AT_ONCE = 16  # batches: the host makes the next ones while the device computes
+IN_FLIGHT = 4  # batches: the host makes the next ones while the device computes; a run that is to stop waits for them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +111,16 @@ def make_evaluation_step(objective: Objective, mesh: Mesh, baseline: UnigramBase
     return call
 
 
+def fetched(dispatched: Iterable[Any]) -> Iterator[Any]:
+    """Yield trees of device arrays as numpy arrays, in order, each when `IN_FLIGHT` more are on their way."""
+    pending: deque[Any] = deque()
+    for tree in dispatched:
+        pending.append(tree)
+        if len(pending) > IN_FLIGHT:
+            yield jax.device_get(pending.popleft())
+    yield from map(jax.device_get, pending)
+
+
 def evaluate(
     step: EvaluationStep,
     params: Any,
@@ -124,26 +135,21 @@ def evaluate(
         params: the model's.
         carry: a fresh one for the evaluation's batch size (`state.fresh_carry`); it passes from batch to batch.
         batches: placed on the mesh; the same number in every process.
-        interrupted: asked before every batch; True breaks off.
+        interrupted: asked at every batch; True breaks off.
     """
     sums: dict[str, tuple[float, float]] = {}
-    pending: list[Metrics] = []
 
-    def fetch() -> None:
-        for metrics in jax.device_get(pending):
-            for name, (total, count) in metrics.items():
-                old_total, old_count = sums.get(name, (0.0, 0.0))
-                sums[name] = (old_total + float(total), old_count + float(count))
-        pending.clear()
+    def dispatched(carry: Any) -> Iterator[Metrics]:
+        for batch in batches:
+            metrics, carry = step(params, carry, batch)
+            yield metrics
 
-    for batch in batches:
+    for metrics in fetched(dispatched(carry)):
         if interrupted():
             return None
-        metrics, carry = step(params, carry, batch)
-        pending.append(metrics)
-        if len(pending) == FETCHED_AT_ONCE:
-            fetch()
-    fetch()
+        for name, (total, count) in metrics.items():
+            old_total, old_count = sums.get(name, (0.0, 0.0))
+            sums[name] = (old_total + float(total), old_count + float(count))
     row = evaluation_row(sums)
     if "eval/unigram_loss" in row:
         row["eval/unigram_perplexity"] = float(np.exp(row.pop("eval/unigram_loss")))

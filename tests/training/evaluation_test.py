@@ -3,7 +3,14 @@ import numpy as np
 import pytest
 
 from bert_jax.input.placement import place_batch
-from bert_jax.training.evaluation import EvalConfig, UnigramBaseline, evaluate, make_evaluation_step
+from bert_jax.training.evaluation import (
+    IN_FLIGHT,
+    EvalConfig,
+    UnigramBaseline,
+    evaluate,
+    fetched,
+    make_evaluation_step,
+)
 from tests.training.tiny import host_batch, make_parts
 
 BASELINE = UnigramBaseline(np.log(np.arange(1, 62) / np.arange(1, 62).sum()).astype(np.float32), 17)
@@ -51,6 +58,16 @@ def test_an_evaluation_can_be_broken_off(parts):
     answers = iter([False, True])
     batches = [place_batch(host_batch(), parts.mesh)] * 3
     assert evaluate(step, parts.state().params, {}, batches, lambda: next(answers)) is None
+
+
+def test_results_are_fetched_in_order_while_others_are_on_their_way():
+    made = []
+    found = []
+    for value in fetched(made.append(number) or jax.numpy.int32(number) for number in range(3 * IN_FLIGHT)):
+        found.append(value)
+        assert isinstance(value, np.ndarray)
+        assert len(made) == min(len(found) + IN_FLIGHT, 3 * IN_FLIGHT)
+    assert found == list(range(3 * IN_FLIGHT))
 
 
 def test_perplexity_is_the_exponential_of_the_loss_and_there_is_no_dropout(run):
