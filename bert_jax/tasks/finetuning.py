@@ -1,12 +1,13 @@
 """Fine-tuning: a task and a checkpoint become a job; what does not fit is said here, before anything is written."""
 
 import dataclasses
+import hashlib
 import math
 from typing import Any
 
 import numpy as np
 
-from bert_jax.config import build, choose, fingerprint, to_plain
+from bert_jax.config import build, choose, to_plain
 from bert_jax.input.placement import local_rows
 from bert_jax.interop import name_map
 from bert_jax.interop.weights import Weights
@@ -211,11 +212,15 @@ def evaluation_steps(times_per_epoch: int, steps_per_epoch: int) -> int:
 
 
 def rows_fingerprint(*sets: EncodedRows) -> str:
-    """Return hex digits that depend on every token and target of some rows."""
-    parts = [
-        arrays
-        for rows in sets
-        for arrays in (rows.input_ids, rows.segment_ids, *rows.token_targets.values(), [*rows.targets.values()])
-        if len(arrays)
-    ]
-    return fingerprint([fingerprint(np.concatenate(arrays).tolist()) for arrays in parts])
+    """Return 8 hex digits that depend on every token and target of some rows, not on the machine's byte order."""
+    digest = hashlib.sha256()
+    for rows in sets:
+        targets = ((name, [values]) for name, values in rows.targets.items())
+        ragged = (("input_ids", rows.input_ids), ("segment_ids", rows.segment_ids), *rows.token_targets.items())
+        for name, arrays in (*ragged, *targets):
+            lengths = np.array([len(array) for array in arrays], np.int64)
+            values = np.concatenate(arrays) if len(arrays) else lengths
+            digest.update(f"{name} {values.dtype.name} {len(lengths)} ".encode())
+            for part in (lengths, values):
+                digest.update(part.astype(part.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.hexdigest()[:8]

@@ -1,10 +1,12 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 from bert_jax.interop import huggingface, name_map
 from bert_jax.tasks.families import FAMILIES
 from bert_jax.tasks.finetuning import FinetuneEval, make_job, prepare, rows_fingerprint
+from bert_jax.tasks.task import EncodedRows
 from bert_jax.training import addresses
 from bert_jax.training.checkpoint import load_params
 from tests.tasks.tiny_tasks import TEXTS, finetune, make_config, tiny_weights, write_files, write_model
@@ -111,3 +113,16 @@ def test_a_run_is_bound_to_its_rows_and_to_the_held_out_ones(model, files):
     other = dataclasses.replace(rows, input_ids=[rows.input_ids[0] + 1, *rows.input_ids[1:]])
     assert rows_fingerprint(rows, rows) == rows_fingerprint(rows, rows)
     assert len({rows_fingerprint(rows, rows), rows_fingerprint(rows, other), rows_fingerprint(other, rows)}) == 3
+
+
+def test_a_run_is_bound_to_where_rows_end_and_to_what_their_targets_are():
+    ids, labels = np.arange(6, dtype=np.int32), np.array([0, 1], np.int32)
+
+    def of(border=2, **targets):
+        parts = [ids[:border], ids[border:]]
+        return rows_fingerprint(EncodedRows(parts, parts, {"label_ids": labels} | targets))
+
+    swapped = ids.byteswap().view(ids.dtype.newbyteorder())
+    assert of() == rows_fingerprint(EncodedRows([swapped[:2], swapped[2:]], [ids[:2], ids[2:]], {"label_ids": labels}))
+    others = [of(3), of(label_ids=labels[::-1]), of(label_ids=labels.view(np.float32)), of(more=labels)]
+    assert len({of(), *others}) == 5
