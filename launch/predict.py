@@ -4,12 +4,14 @@
     python -m launch.predict --checkpoint=run:runs/ner@best --input=text.txt
     python -m launch.predict --checkpoint=run:runs/ner@best --input=eng.testb --columns
     python -m launch.predict --checkpoint=run:runs/squad@best --input=dev-v1.1.json --output=runs/squad/answers
+    python -m launch.predict --checkpoint=hf:squad2_model --version_2 --input=dev-v2.0.json --output=runs/squad2/answers
     python -m launch.predict --checkpoint=run:runs/mnli@best,run:runs/mrpc@best --split=test --fill_missing \
         --submission=runs/glue.zip
 
 Sentences: a text a line, a pair as first<TAB>second, or JSON objects with the task's columns. Named entities: a text a
 line, or files in CoNLL columns. Multiple choice: a file as those trained on. SQuAD: the official JSON; with --output
-the files of run_squad.py go into that directory. Everything else is JSON lines, in the order of the input.
+the files of run_squad.py go into that directory. That questions may have no answer is known of a run, and is said by
+--version_2 of a model that comes from elsewhere. Everything else is JSON lines, in the order of the input.
 """
 
 import contextlib
@@ -39,6 +41,9 @@ CHECKPOINT = flags.DEFINE_list(
 INPUT = flags.DEFINE_string("input", STDIN, "A file, .gz too; - is the standard input.")
 OUTPUT = flags.DEFINE_string("output", "", "A file to write instead of the standard output; SQuAD's directory.")
 COLUMNS = flags.DEFINE_bool("columns", False, "Named entities: the input has CoNLL columns, a word a line.")
+VERSION_2 = flags.DEFINE_bool(
+    "version_2", None, "SQuAD: whether there may be no answer; default: as the run was trained, else false."
+)
 SPLIT = flags.DEFINE_enum("split", "", ["", "test"], "test: predict GLUE's official test rows, without --input.")
 TASK = flags.DEFINE_string("task", "", "With --split: another task with the run's labels, such as ax.")
 DIRECTORY = flags.DEFINE_string("directory", "", "With --split: of GLUE's files; default: that of the run.")
@@ -134,12 +139,13 @@ def _choices(predictor: Predictor, chunk: int) -> Iterator[dict[str, Any]]:
 def _answers(predictor: Predictor) -> dict[str, Prediction]:
     if INPUT.value == STDIN:
         raise ValueError("a model of SQuAD reads a file of its layout; give --input=FILE.json")
-    return predictor.answer(read_squad(INPUT.value, with_answers=False))
+    return predictor.answer(read_squad(INPUT.value, with_answers=False), VERSION_2.value)
 
 
 def _write_answers(predictor: Predictor) -> None:
     found = _answers(predictor)
-    for path in write_predictions(OUTPUT.value, [*found], [*found.values()], predictor.version_2):
+    version_2 = predictor.version_2 if VERSION_2.value is None else VERSION_2.value
+    for path in write_predictions(OUTPUT.value, [*found], [*found.values()], version_2):
         print(f"wrote {path}", file=sys.stderr)
 
 

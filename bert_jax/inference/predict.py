@@ -145,20 +145,26 @@ class Predictor:
         rows = multiple_choice.encode_choices(examples, self.weights.tokenizer, self.max_seq_length)
         return multiple_choice.predictions(examples, self.outputs(rows))
 
-    def answer(self, file: SquadFile) -> dict[str, Prediction]:
-        """Return the prediction of every question by its id."""
+    def answer(self, file: SquadFile, version_2: bool | None = None) -> dict[str, Prediction]:
+        """Return the prediction of every question by its id.
+
+        Args:
+            file: with the questions.
+            version_2: whether there may be no answer; None: as in training, always an answer where that is not known.
+        """
         length = min(SquadData.max_seq_length, self.max_seq_length)
         unknown = {"train": "-", "dev": "-", "max_seq_length": length}  # the files were read before
         data = build(SquadData, self.data or unknown, f"config.data of {self.address}")
         encoder = PassageEncoder(self.weights.tokenizer)
         passages = [encoder.encode(text) for text in file.passages]
         encoded = encode_questions(passages, file.questions, self.weights.tokenizer, data)
-        predictions = encoded.predict(self.outputs(encoded.rows), data.search(self.version_2))
+        search = data.search(self.version_2 if version_2 is None else version_2)
+        predictions = encoded.predict(self.outputs(encoded.rows), search)
         return {question.id: found for question, found in zip(file.questions, predictions, strict=True)}
 
     @property
     def version_2(self) -> bool:
-        """Whether questions may have no answer, of a span model."""
+        """Whether a span model was trained on questions without an answer; False = not, or not known."""
         return self.facts.get("task") == "squad2"
 
     @property

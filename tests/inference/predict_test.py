@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from bert_jax.inference.predict import Predictor, chunks, predict_test
 from bert_jax.interop import huggingface
 from bert_jax.tasks import glue
 from bert_jax.tasks.sentences import SentenceExample
+from bert_jax.tasks.squad_files import Question, SquadFile
 from tests.tasks.tiny_tasks import tiny_weights
 
 
@@ -56,6 +58,17 @@ def test_words_are_tagged_with_the_context_that_was_scored(monkeypatch):
     weights = dataclasses.replace(predictor.weights, head="tokens", labels=("O", "B-X", "I-X"))
     dataclasses.replace(predictor, weights=weights).tag([[("a", "cat"), ("the", "mat")]])
     assert rows == [2]
+
+
+@pytest.mark.parametrize("trained_on", ["", "squad", "squad2"])
+def test_there_may_be_no_answer_where_the_training_or_the_user_says_so(trained_on):
+    file = SquadFile(Path("f"), ("the cat sat",), (Question("q", "a cat", 0),))
+    data = {"train": "-", "dev": "-", "max_seq_length": 48, "max_query_length": 16}
+    facts = {"task": trained_on} if trained_on else {}
+    predictor = Predictor("x", tiny_weights(span=2), data=data, facts=facts)
+    found = {choice: predictor.answer(file, choice)["q"] for choice in (None, False, True)}
+    no_answer = {choice: any(not each.text for each in found[choice].candidates) for choice in found}
+    assert no_answer == {None: trained_on == "squad2", False: False, True: True}
 
 
 def test_what_precedes_an_error_comes_first():

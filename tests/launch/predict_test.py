@@ -95,13 +95,14 @@ def test_words_are_tagged_in_text_and_in_columns(runs):
 @pytest.mark.entry
 def test_answers_are_written_as_the_official_files(runs, tmp_path):
     address, path = f"run:{runs.workdir('squad')}@best", runs.files("squad") / "squad.json"
-    status, found, told = predict(f"--checkpoint={address}", f"--input={path}", f"--output={tmp_path / 'answers'}")
+    output = f"--output={tmp_path / 'answers'}"
+    status, found, told = predict(f"--checkpoint={address}", f"--input={path}", output, "--version_2")
     assert (status, found) == (0, []), told
     answers = json.loads((tmp_path / "answers" / "predictions.json").read_text())
     assert list(answers) == [f"q{number}" for number in range(12)]
     assert all(answer in "the cat sat on the mat." for answer in answers.values())
     assert sorted(path.name for path in (tmp_path / "answers").iterdir()) == [
-        "nbest_predictions.json", "predictions.json",
+        "nbest_predictions.json", "null_odds.json", "predictions.json",
     ]  # fmt: skip
 
 
