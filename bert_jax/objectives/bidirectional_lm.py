@@ -14,19 +14,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax.core import meta
-from jaxtyping import Array, Float, Integer, UInt32
+from jaxtyping import Array, Float, UInt32
 
 from bert_jax.models.elmo import ElmoConfig, ElmoLanguageModel
 from bert_jax.models.layers import fold_seed
 from bert_jax.models.recurrent import LstmState, zero_state
 from bert_jax.objectives.cross_entropy import softmax_cross_entropy
+from bert_jax.objectives.objective import LinenObjective, Metrics
 from bert_jax.objectives.sampled_softmax import draw_words, sampled_softmax_cross_entropy
 
 DIRECTIONS = ("forward", "backward")
 _NEGATIVES_SITE = 2**30  # dropout's sites count up from 0
-
-Metrics = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +59,7 @@ class BidirectionalLmConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class BidirectionalLmObjective:
+class BidirectionalLmObjective(LinenObjective):
     """Loss of `ElmoLanguageModel`, as functions of (parameters, carry, batch).
 
     Attributes:
@@ -77,18 +75,10 @@ class BidirectionalLmObjective:
         """The Linen module."""
         return ElmoLanguageModel(self.model_config, self.config.vocab_size)
 
-    def init(self, seed: int | Integer[Array, ""]) -> Any:
-        """Return new parameters, a tree of plain float32 arrays."""
-        return meta.unbox(self._init_boxed(seed))
-
-    def abstract_params(self) -> Any:
-        """Return the parameters' shapes, boxed with their logical axis names; allocates nothing."""
-        return jax.eval_shape(lambda: self._init_boxed(0))
-
-    def _init_boxed(self, seed: int | Integer[Array, ""]) -> Any:
-        # The number of words does not matter to the parameters.
-        char_ids = jnp.zeros((1, 1, self.model_config.max_characters_per_token), jnp.int32)
-        return self.model.init(jax.random.key(seed), char_ids)["params"]
+    @property
+    def inputs(self) -> tuple[Array, ...]:
+        """Inputs of the module, for the shapes of its parameters."""
+        return (jnp.zeros((1, 1, self.model_config.max_characters_per_token), jnp.int32),)
 
     def init_carry(self, batch_size: int) -> LstmState:
         """Return the state before the first batch of a stream."""

@@ -10,21 +10,19 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from flax.core import meta
-from jaxtyping import Array, Float, Integer, UInt32
+from jaxtyping import Array, Float, UInt32
 
 from bert_jax.models.bert import BertConfig
 from bert_jax.models.downstream import BertForTask
 from bert_jax.objectives.cross_entropy import softmax_cross_entropy
-from bert_jax.objectives.masked_lm import Metrics
+from bert_jax.objectives.objective import LinenObjective, Metrics
 
 _PADDING_LOGIT = -1e9  # exp() of it is exactly 0 in float32
 
 
 @dataclasses.dataclass(frozen=True)
-class DownstreamObjective:
+class DownstreamObjective(LinenObjective):
     """Loss of `BertForTask`, as functions of (parameters, batch).
 
     A batch has input_ids, input_mask, segment_ids [rows, length] ([rows, choices, length] for choices), row_weights
@@ -50,22 +48,10 @@ class DownstreamObjective:
         """The Linen module."""
         return BertForTask(self.config, self.head, self.outputs)
 
-    def init(self, seed: int | Integer[Array, ""]) -> Any:
-        """Return new parameters, a tree of plain float32 arrays."""
-        return meta.unbox(self._init_boxed(seed))
-
-    def abstract_params(self) -> Any:
-        """Return the parameters' shapes, boxed with their logical axis names; allocates nothing."""
-        return jax.eval_shape(lambda: self._init_boxed(0))
-
-    def _init_boxed(self, seed: int | Integer[Array, ""]) -> Any:
-        token = jnp.zeros((1, 1), jnp.int32)  # the shapes of the inputs do not matter to the parameters
-        return self.model.init(jax.random.key(seed), token, token, token)["params"]
-
-    def init_carry(self, batch_size: int) -> dict[str, Array]:
-        """Return the state carried between batches: none."""
-        del batch_size
-        return {}
+    @property
+    def inputs(self) -> tuple[Array, ...]:
+        """Inputs of the module, for the shapes of its parameters."""
+        return (jnp.zeros((1, 1), jnp.int32),) * 3
 
     def normalizers(self, batch: Mapping[str, Any]) -> dict[str, Float[Array, ""]]:
         """Return the weight total of a global batch: real rows, or labelled tokens."""

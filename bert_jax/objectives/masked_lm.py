@@ -11,23 +11,20 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from flax.core import meta
-from jaxtyping import Array, Float, Integer, UInt32
+from jaxtyping import Array, Float, UInt32
 
 from bert_jax.models.bert import BertConfig
 from bert_jax.models.heads import BertForPreTraining, PreTrainingOutput
 from bert_jax.objectives.cross_entropy import softmax_cross_entropy
+from bert_jax.objectives.objective import LinenObjective, Metrics
 
 # run_pretraining.py: keeps a batch without any masked word finite. NSP has no such term there.
 _MASKED_LM_EPSILON = 1e-5
 
-Metrics = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
-
 
 @dataclasses.dataclass(frozen=True)
-class MaskedLmObjective:
+class MaskedLmObjective(LinenObjective):
     """Loss of `BertForPreTraining`, as functions of (parameters, batch).
 
     Attributes:
@@ -45,23 +42,10 @@ class MaskedLmObjective:
         """The Linen module."""
         return BertForPreTraining(self.config, self.next_sentence)
 
-    def init(self, seed: int | Integer[Array, ""]) -> Any:
-        """Return new parameters, a tree of plain float32 arrays."""
-        return meta.unbox(self._init_boxed(seed))
-
-    def abstract_params(self) -> Any:
-        """Return the parameters' shapes, boxed with their logical axis names; allocates nothing."""
-        return jax.eval_shape(lambda: self._init_boxed(0))
-
-    def _init_boxed(self, seed: int | Integer[Array, ""]) -> Any:
-        # The shapes of the inputs do not matter to the parameters.
-        token = jnp.zeros((1, 1), jnp.int32)
-        return self.model.init(jax.random.key(seed), *(token,) * 7)["params"]
-
-    def init_carry(self, batch_size: int) -> dict[str, Array]:
-        """Return the state carried between batches: none."""
-        del batch_size
-        return {}
+    @property
+    def inputs(self) -> tuple[Array, ...]:
+        """Inputs of the module, for the shapes of its parameters."""
+        return (jnp.zeros((1, 1), jnp.int32),) * 7
 
     def normalizers(self, batch: Mapping[str, Any]) -> dict[str, Float[Array, ""]]:
         """Return the weight totals of a global batch, the denominators of `loss`."""
