@@ -153,15 +153,30 @@ def _load_tokenizer(directory: Path) -> WordPiece:
     return WordPiece.load(directory)  # kept by the process, with its cache of words, over all buckets
 
 
-def _done_file(config: ShardsConfig, instance: InstanceConfig, bucket: int) -> Path:
-    return config.directory / "instances" / instance.name / f"bucket-{bucket:05d}.json"
+def done_file(corpus: Path, name: str, bucket: int) -> Path:
+    """Return the note that says that a bucket of a set is done; it holds `shards` and `counts` by split."""
+    return corpus / "instances" / name / f"bucket-{bucket:05d}.json"
+
+
+def read_notes(notes: list[Path]) -> tuple[dict[str, tuple[Shard, ...]], dict[str, dict[str, int]]]:
+    """Return the shards and the counts of each split, over all buckets."""
+    shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
+    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    for note in notes:
+        values = json.loads(note.read_text())
+        for split in SPLITS:
+            counts[split].update(values["counts"][split])
+            if split in values["shards"]:
+                shards[split].append(Shard(*values["shards"][split]))
+    return {split: tuple(shards[split]) for split in SPLITS}, {split: dict(counts[split]) for split in SPLITS}
 
 
 def _build_bucket(config: ShardsConfig, bucket: int) -> int:
     """Write a bucket's shards of all sets that lack them; return the bytes of its text."""
     files = {split: bucket_file(config.directory / "documents", split, bucket, config.num_buckets) for split in SPLITS}
     num_bytes = sum(file.stat().st_size for file in files.values())
-    todo = [instance for instance in config.instances if not _done_file(config, instance, bucket).exists()]
+    notes = {each.name: done_file(config.directory, each.name, bucket) for each in config.instances}
+    todo = [instance for instance in config.instances if not notes[instance.name].exists()]
     if not todo:
         return num_bytes
     tokenizer = _load_tokenizer(config.directory / "tokenizer")
@@ -176,31 +191,25 @@ def _build_bucket(config: ShardsConfig, bucket: int) -> int:
             entry["counts"][split] = count_rows(rows, len(documents.document_offsets) - 1)
             if split == "train":
                 counts = count_maskable(rows, tokenizer.special_ids, tokenizer.vocab_size)
-                np.save(_done_file(config, instance, bucket).with_suffix(".npy"), counts)
+                np.save(notes[instance.name].with_suffix(".npy"), counts)
             if len(rows.input_ids):  # an empty split of a bucket has no file
-                path = _done_file(config, instance, bucket).parent / f"{file.stem}.array_record"
+                path = notes[instance.name].parent / f"{file.stem}.array_record"
                 shard = write_shard(path, rows, instance.record_format(tokenizer.vocab_size))
                 entry["shards"][split] = [shard.file, shard.num_records, shard.sha256]
             del rows
     for instance in todo:
-        write_json(_done_file(config, instance, bucket), done[instance.name])
+        write_json(notes[instance.name], done[instance.name])
     return num_bytes
 
 
 def _finish_set(config: ShardsConfig, instance: InstanceConfig, tokenizer: WordPiece, config_fingerprint: str) -> None:
     """Write token_counts.npy and the manifest, and remove the notes of the buckets."""
     directory = config.directory / "instances" / instance.name
+    notes = [done_file(config.directory, instance.name, bucket) for bucket in range(config.num_buckets)]
     token_counts = np.zeros(tokenizer.vocab_size, np.int64)
-    shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
-    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-    notes = [_done_file(config, instance, bucket) for bucket in range(config.num_buckets)]
     for note in notes:
-        values = json.loads(note.read_text())
         token_counts += np.load(note.with_suffix(".npy"))
-        for split in SPLITS:
-            counts[split].update(values["counts"][split])
-            if split in values["shards"]:
-                shards[split].append(Shard(*values["shards"][split]))
+    splits, counts = read_notes(notes)
     manifest = InstanceManifest(
         name=instance.name,
         record_format=instance.record_format(tokenizer.vocab_size),
@@ -209,8 +218,8 @@ def _finish_set(config: ShardsConfig, instance: InstanceConfig, tokenizer: WordP
         seed=config.seed,
         config_fingerprint=config_fingerprint,
         special_ids=tokenizer.special_ids,
-        splits={split: tuple(shards[split]) for split in SPLITS},
-        counts={split: dict(counts[split]) for split in SPLITS},
+        splits=splits,
+        counts=counts,
     )
     np.save(directory / "token_counts.npy", token_counts)
     write_manifest(directory, manifest)

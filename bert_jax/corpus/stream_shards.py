@@ -6,7 +6,6 @@ corpus may have sets of other sizes, and WordPiece besides.
 """
 
 import functools
-import json
 import shutil
 from collections import Counter
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ import numpy as np
 
 from bert_jax.corpus.buckets import SPLITS, bucket_file, read_bucket, write_json
 from bert_jax.corpus.progress import Progress
-from bert_jax.corpus.records import MANIFEST, Shard, write_manifest
-from bert_jax.corpus.shards import write_records
+from bert_jax.corpus.records import MANIFEST, write_manifest
+from bert_jax.corpus.shards import done_file, read_notes, write_records
 from bert_jax.corpus.streams import StreamConfig, StreamManifest, cut_windows, read_in_order, read_stream_manifest
 from bert_jax.corpus.word_vocabulary import WordSettings, WordVocabulary, choose_words, count_words
 from bert_jax.corpus.workers import Workers
@@ -86,13 +85,9 @@ def _count_bucket(config: StreamShardsConfig, stream: StreamConfig, bucket: int)
     return count_words(chain.from_iterable(documents), stream.splitting)
 
 
-def _done_file(config: StreamShardsConfig, stream: StreamConfig, bucket: int) -> Path:
-    return config.directory / "instances" / stream.name / f"bucket-{bucket:05d}.json"
-
-
 def _build_bucket(config: StreamShardsConfig, stream: StreamConfig, bucket: int) -> None:
     """Write a bucket's shards, if they are not there."""
-    note = _done_file(config, stream, bucket)
+    note = done_file(config.directory, stream.name, bucket)
     if note.exists():
         return
     done: dict[str, Any] = {"shards": {}, "counts": {}}
@@ -116,23 +111,16 @@ def _build_bucket(config: StreamShardsConfig, stream: StreamConfig, bucket: int)
 def _finish(config: StreamShardsConfig, stream: StreamConfig, config_fingerprint: str) -> None:
     """Write the manifest and remove the notes of the buckets."""
     directory = config.directory / "instances" / stream.name
-    shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
-    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-    notes = [_done_file(config, stream, bucket) for bucket in range(config.num_buckets)]
-    for note in notes:
-        values = json.loads(note.read_text())
-        for split in SPLITS:
-            counts[split].update(values["counts"][split])
-            if split in values["shards"]:
-                shards[split].append(Shard(*values["shards"][split]))
+    notes = [done_file(config.directory, stream.name, bucket) for bucket in range(config.num_buckets)]
+    splits, counts = read_notes(notes)
     manifest = StreamManifest(
         name=stream.name,
         words_per_window=stream.words_per_window,
         vocab_size=WordVocabulary.load(directory / "tokenizer").vocab_size,
         seed=config.seed,
         config_fingerprint=config_fingerprint,
-        splits={split: tuple(shards[split]) for split in SPLITS},
-        counts={split: dict(counts[split]) for split in SPLITS},
+        splits=splits,
+        counts=counts,
     )
     write_manifest(directory, manifest)
     for note in notes:
