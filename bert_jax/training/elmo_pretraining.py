@@ -3,7 +3,6 @@
 Also the evaluation of a checkpoint on any corpus.
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -15,18 +14,17 @@ from bert_jax.config import build, fingerprint, to_plain
 from bert_jax.corpus.word_vocabulary import WordVocabulary
 from bert_jax.input.instances import WindowSet, open_windows
 from bert_jax.input.loader import DataConfig
-from bert_jax.input.placement import local_rows, num_row_shards, place_batch
+from bert_jax.input.placement import local_rows, num_row_shards
 from bert_jax.input.streams import RowGroups, evaluation_stream, train_stream
 from bert_jax.models.elmo import ElmoConfig
 from bert_jax.objectives.bidirectional_lm import BidirectionalLmConfig, BidirectionalLmObjective
-from bert_jax.training import checkpoint, sharding, throughput
+from bert_jax.training import checkpoint, evaluation, sharding, throughput
 from bert_jax.training.elmo_addresses import FAMILY
-from bert_jax.training.evaluation import EvalConfig, UnigramBaseline, evaluate, make_evaluation_step
+from bert_jax.training.evaluation import EvalConfig, UnigramBaseline
 from bert_jax.training.loop import TrainConfig
 from bert_jax.training.mesh import MeshConfig, check_batch_size, make_mesh
-from bert_jax.training.optimizers import OptimizerConfig
-from bert_jax.training.run import Job
-from bert_jax.training.state import fresh_carry
+from bert_jax.training.optimizers import OptimizerConfig, check_warmup
+from bert_jax.training.run import HostBatches, Job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +81,7 @@ def make_job(config: ElmoPretrainConfig) -> Job:
     Raises:
         ValueError, FileNotFoundError: what does not fit, and what to change.
     """
-    if config.optim.warmup_steps >= config.train.num_steps:
-        raise ValueError(
-            f"config.optim.warmup_steps is {config.optim.warmup_steps} of config.train.num_steps "
-            f"{config.train.num_steps}, so the learning rate would only rise; use fewer, a tenth of the steps or less"
-        )
+    check_warmup(config.optim, config.train.num_steps)
     mesh = make_mesh(config.mesh)
     microbatches, batch_size = config.train.microbatches, config.data.batch_size
     check_batch_size("config.data.batch_size", batch_size, mesh, microbatches)
@@ -133,19 +127,14 @@ def make_evaluate(
     config: EvalConfig,
     mesh: Mesh,
 ) -> Callable[..., dict[str, float] | None]:
-    """Return (parameters, whether to break off) → the `eval/` row on the validation split, baseline included."""
-    baseline = UnigramBaseline.load(validation.directory, "target_ids", "target_weights")
-    step = make_evaluation_step(objective, mesh, baseline)
+    """Return the evaluation on the validation split; see `evaluation.make_evaluate`."""
     rows, groups = local_rows(config.batch_size, mesh), RowGroups(num_row_shards(mesh))
 
-    def run_evaluation(params: Any, interrupted: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-        limit = config.max_rows or None
-        batches = evaluation_stream(validation, vocabulary, config.batch_size, rows, groups, limit)
-        with contextlib.closing(batches):
-            placed = (place_batch(batch, mesh) for batch in batches)
-            return evaluate(step, params, fresh_carry(objective, config.batch_size, mesh), placed, interrupted)
+    def batches() -> HostBatches:
+        return evaluation_stream(validation, vocabulary, config.batch_size, rows, groups, config.max_rows or None)
 
-    return run_evaluation
+    baseline = UnigramBaseline.load(validation.directory, "target_ids", "target_weights")
+    return evaluation.make_evaluate(objective, baseline, batches, config.batch_size, mesh)
 
 
 def check_windows(windows: WindowSet, vocabulary: WordVocabulary, model: ElmoConfig) -> None:

@@ -5,10 +5,11 @@ nothing. The baselines are of the same places: always predicting the most freque
 of the training split's token frequencies.
 """
 
+import contextlib
 import dataclasses
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
+from bert_jax.input.placement import place_batch
 from bert_jax.training import sharding
 from bert_jax.training.metrics import evaluation_row
-from bert_jax.training.state import Batch, Metrics, Objective
+from bert_jax.training.state import Batch, Metrics, Objective, fresh_carry
 
 TOKEN_COUNTS = "token_counts.npy"
 IN_FLIGHT = 4  # batches: the host makes the next ones while the device computes; a run that is to stop waits for them
@@ -154,3 +156,29 @@ def evaluate(
     if "eval/unigram_loss" in row:
         row["eval/unigram_perplexity"] = float(np.exp(row.pop("eval/unigram_loss")))
     return row
+
+
+def make_evaluate(
+    objective: Objective,
+    baseline: UnigramBaseline,
+    batches: Callable[[], Generator[dict[str, np.ndarray], None, None]],
+    batch_size: int,
+    mesh: Mesh,
+) -> Callable[..., dict[str, float] | None]:
+    """Return (parameters, whether to break off) → the `eval/` row, baseline included.
+
+    Args:
+        objective: of the parameters.
+        baseline: of the validation split.
+        batches: makes them anew for each evaluation, this process' rows.
+        batch_size: their global rows.
+        mesh: the devices.
+    """
+    step = make_evaluation_step(objective, mesh, baseline)
+
+    def run_evaluation(params: Any, interrupted: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
+        with contextlib.closing(batches()) as host_batches:
+            placed = (place_batch(batch, mesh) for batch in host_batches)
+            return evaluate(step, params, fresh_carry(objective, batch_size, mesh), placed, interrupted)
+
+    return run_evaluation

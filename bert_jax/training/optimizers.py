@@ -70,6 +70,15 @@ class OptimizerConfig:
             raise ValueError(f"config.optim.weight_decay is {self.weight_decay}; adagrad has none, use 0")
 
 
+def check_warmup(config: OptimizerConfig, num_steps: int) -> None:
+    """Refuse a warm-up that no step follows."""
+    if config.warmup_steps >= num_steps:
+        raise ValueError(
+            f"config.optim.warmup_steps is {config.warmup_steps} of config.train.num_steps {num_steps}, so the "
+            "learning rate would only rise; use fewer, a tenth of the steps or less"
+        )
+
+
 def warmup_linear(
     step: Int[Array, ""], peak: Float[Array, ""], warmup_steps: Int[Array, ""], total_steps: Int[Array, ""]
 ) -> Float[Array, ""]:

@@ -3,7 +3,6 @@
 Also the evaluation of any checkpoint on any corpus, which builds the same parts.
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -16,16 +15,15 @@ from bert_jax.config import build, fingerprint, to_plain
 from bert_jax.corpus.vocabulary import WordPiece
 from bert_jax.input.loader import DataConfig, InstanceSet, evaluation_batches, open_instances, train_batches
 from bert_jax.input.masking import MaskingConfig
-from bert_jax.input.placement import local_rows, place_batch
+from bert_jax.input.placement import local_rows
 from bert_jax.models.bert import BertConfig
 from bert_jax.objectives.masked_lm import MaskedLmObjective
-from bert_jax.training import checkpoint, sharding, throughput
-from bert_jax.training.evaluation import EvalConfig, UnigramBaseline, evaluate, make_evaluation_step
+from bert_jax.training import checkpoint, evaluation, sharding, throughput
+from bert_jax.training.evaluation import EvalConfig, UnigramBaseline
 from bert_jax.training.loop import TrainConfig
 from bert_jax.training.mesh import MeshConfig, check_batch_size, make_mesh
-from bert_jax.training.optimizers import OptimizerConfig
-from bert_jax.training.run import Job
-from bert_jax.training.state import fresh_carry
+from bert_jax.training.optimizers import OptimizerConfig, check_warmup
+from bert_jax.training.run import HostBatches, Job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,11 +113,7 @@ def make_job(config: PretrainConfig) -> Job:
         ValueError, FileNotFoundError: what does not fit, and what to change.
     """
     model = config.model
-    if config.optim.warmup_steps >= config.train.num_steps:
-        raise ValueError(
-            f"config.optim.warmup_steps is {config.optim.warmup_steps} of config.train.num_steps "
-            f"{config.train.num_steps}, so the learning rate would only rise; use fewer, a tenth of the steps or less"
-        )
+    check_warmup(config.optim, config.train.num_steps)
     mesh = make_mesh(config.mesh)
     check_batch_size("config.data.batch_size", config.data.batch_size, mesh, config.train.microbatches)
     check_batch_size("config.eval.batch_size", config.eval.batch_size, mesh)
@@ -164,17 +158,14 @@ def make_evaluate(
     seed: int,
     mesh: Mesh,
 ) -> Callable[..., dict[str, float] | None]:
-    """Return (parameters, whether to break off) → the `eval/` row on the validation split, baselines included."""
-    step = make_evaluation_step(objective, mesh, UnigramBaseline.load(validation.directory))
+    """Return the evaluation on the validation split; see `evaluation.make_evaluate`."""
     rows = local_rows(config.batch_size, mesh)
 
-    def run_evaluation(params: Any, interrupted: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-        batches = evaluation_batches(validation, config.batch_size, masking, seed, rows, config.max_rows or None)
-        with contextlib.closing(batches):
-            placed = (place_batch(batch, mesh) for batch in batches)
-            return evaluate(step, params, fresh_carry(objective, config.batch_size, mesh), placed, interrupted)
+    def batches() -> HostBatches:
+        return evaluation_batches(validation, config.batch_size, masking, seed, rows, config.max_rows or None)
 
-    return run_evaluation
+    baseline = UnigramBaseline.load(validation.directory)
+    return evaluation.make_evaluate(objective, baseline, batches, config.batch_size, mesh)
 
 
 def check_instances(instances: InstanceSet, model: BertConfig, next_sentence: bool, masking: MaskingConfig) -> None:
