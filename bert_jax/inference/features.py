@@ -58,7 +58,6 @@ def load(address: str, max_seq_length: int = 0, unit: str = "word") -> Encoder:
         FileNotFoundError: no such checkpoint.
     """
     choose("unit", unit, UNITS)
-    addresses.split(address)
     if not elmo_addresses.is_elmo(address):
         return BertFeatures(addresses.load(address)[0], max_seq_length, unit)
     if unit != "word" or max_seq_length:

@@ -74,10 +74,10 @@ class Predictor:
             ValueError: not an address, or a model without a task's head.
             FileNotFoundError: no such checkpoint.
         """
-        if addresses.split(address)[0] != addresses.RUN:
+        if checkpoint.split(address)[0] != checkpoint.RUN:
             return cls(address, addresses.load(address)[0], batch_size=batch_size)
         found = checkpoint.resolve(address)
-        weights, _ = addresses.load(f"{addresses.RUN}:{found.workdir}@{found.step}")
+        weights, _ = addresses.load(f"{checkpoint.RUN}:{found.workdir}@{found.step}")
         config = checkpoint.load_config(found)
         facts = json.loads((found.workdir / "run.json").read_text())
         family = config.get("family", "bert")

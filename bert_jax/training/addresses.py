@@ -12,32 +12,14 @@ from typing import Any
 
 import jax
 
-from bert_jax.config import build, choose
+from bert_jax.config import build
 from bert_jax.corpus.vocabulary import WordPiece
 from bert_jax.interop import google, huggingface, name_map
 from bert_jax.interop.parity_report import ParityReport
 from bert_jax.interop.weights import Beside, Weights
 from bert_jax.models.bert import BertConfig
 from bert_jax.training import checkpoint, elmo_addresses
-
-RUN = "run"
-# config.family of the runs whose config.model is a BertConfig: pretraining and fine-tuning.
-FAMILIES = ("bert", "glue", "text_table", "ner", "squad", "multiple_choice")
-
-
-def split(address: str) -> tuple[str, str]:
-    """Return the scheme of an address and what stands behind it.
-
-    Raises:
-        ValueError: not an address.
-    """
-    scheme, colon, place = address.partition(":")
-    if not colon or not place:
-        raise ValueError(
-            f"{address!r} is not an address; use run:DIR[@STEP|@best], hf:DIR, hf:OWNER/NAME@REVISION, "
-            "google:PREFIX or elmo:DIR"
-        )
-    return choose(f"the scheme of {address!r}", scheme, (*_READERS, elmo_addresses.SCHEME)), place
+from bert_jax.training.checkpoint import RUN
 
 
 def load(address: str, beside: Beside | None = None) -> tuple[Weights, ParityReport]:
@@ -51,8 +33,8 @@ def load(address: str, beside: Beside | None = None) -> tuple[Weights, ParityRep
         ValueError: not an address, or not a BERT.
         FileNotFoundError: no such checkpoint, or one without its config or vocabulary.
     """
-    scheme, place = split(address)
-    if scheme == elmo_addresses.SCHEME:
+    scheme, place = checkpoint.split(address)
+    if scheme not in _READERS:
         raise ValueError(f"{address} is an ELMo; a BERT is read here")
     return _READERS[scheme](place, beside or Beside())
 
@@ -62,9 +44,8 @@ def _load_run(place: str, beside: Beside) -> tuple[Weights, ParityReport]:
         raise ValueError(f"run:{place} has its own config and vocabulary; --vocab and the like are for hf: and google:")
     found = checkpoint.resolve(f"{RUN}:{place}")
     values = checkpoint.load_config(found)
-    family = values.get("family", "bert" if "model" in values else "something else")
-    if family not in FAMILIES:
-        raise ValueError(f"{found.workdir} is a run of {family}; read are runs of {', '.join(FAMILIES)}")
+    if values.get("family") == elmo_addresses.FAMILY:
+        raise ValueError(f"{found.workdir} is a run of an ELMo; a BERT is read here")
     tokenizer = WordPiece.load(found.workdir / "tokenizer")
     size = values["model"]["vocab_size"] or tokenizer.vocab_size  # 0: the corpus'
     config = build(BertConfig, values["model"] | {"vocab_size": size}, "config.model")

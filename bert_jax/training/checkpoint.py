@@ -19,6 +19,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from bert_jax.config import choose
 from bert_jax.training.state import TrainState
 from bert_jax.training.workdir import is_object_store
 
@@ -26,6 +27,8 @@ FORMAT_VERSION = 1
 ITEMS = ("params", "train_state", "meta")
 DIRECTORY = "checkpoints"
 DELETED = ".deleted"  # suffix of a checkpoint's directory while it is being deleted
+RUN = "run"  # scheme of the addresses of runs
+SCHEMES = (RUN, "hf", "google", "elmo")  # see `addresses.py`
 
 
 class CheckpointError(RuntimeError):
@@ -259,6 +262,21 @@ def best_step(ranks: dict[int, float]) -> int | None:
     return min(finite, key=lambda step: (finite[step], step), default=None)
 
 
+def split(address: str) -> tuple[str, str]:
+    """Return the scheme of an address and what stands behind it.
+
+    Raises:
+        ValueError: not an address.
+    """
+    scheme, _, place = address.partition(":")
+    if not place:
+        raise ValueError(
+            f"{address!r} is not an address; use run:DIR[@STEP|@best], hf:DIR, hf:OWNER/NAME@REVISION, "
+            "google:PREFIX or elmo:DIR"
+        )
+    return choose(f"the scheme of {address!r}", scheme, SCHEMES), place
+
+
 @dataclasses.dataclass(frozen=True)
 class Address:
     """A checkpoint of a run: `run:DIR`, `run:DIR@STEP` or `run:DIR@best`, resolved to what is on disk."""
@@ -279,8 +297,8 @@ def resolve(address: str | Address) -> Address:
     """
     if isinstance(address, Address):
         return address
-    scheme, colon, rest = address.partition(":")
-    if scheme != "run" or not colon or not rest:
+    scheme, rest = split(address)
+    if scheme != RUN:
         raise ValueError(
             f"{address!r} is not the address of a run; use run:DIR, run:DIR@STEP or run:DIR@best "
             "(launch.convert makes runs of other systems' checkpoints)"

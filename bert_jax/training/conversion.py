@@ -54,18 +54,18 @@ def convert(source: str, target: str, beside: Beside | None = None, check: bool 
         ValueError: not addresses, not a BERT, or nothing to compare with.
         FileNotFoundError, FileExistsError: the source is not there; the target is.
     """
-    from_scheme, from_place = addresses.split(source)
-    scheme, place = addresses.split(target)
+    from_scheme, from_place = checkpoint.split(source)
+    scheme, place = checkpoint.split(target)
     if scheme == elmo_addresses.SCHEME or elmo_addresses.is_elmo(source):
         if check or (beside or Beside()) != Beside():
             raise ValueError(f"{source} to {target}: --check, --vocab and the like are for BERT")
         return Conversion(*elmo_conversion.convert(source, target), None)
-    if scheme not in (addresses.RUN, "hf"):
+    if scheme not in (checkpoint.RUN, "hf"):
         raise ValueError(f"--to is {target!r}; run:DIR, hf:DIR and elmo:DIR are written")
     if check and "hf" not in (scheme, from_scheme):
         raise ValueError("--check compares with transformers, so --from or --to must be hf:")
     weights, read = addresses.load(source, beside)
-    if scheme == addresses.RUN:
+    if scheme == checkpoint.RUN:
         write_run(weights, Path(place), {"converted_from": source})
         written = ParityReport((), (), (), (f"wrote {target}; --config.init_from={target} starts from it",))
     else:
@@ -73,7 +73,7 @@ def convert(source: str, target: str, beside: Beside | None = None, check: bool 
     compared = None
     if check:
         directory = Path(place) if scheme == "hf" else huggingface.locate(from_place)
-        compared = comparison.compare(addresses.load(target)[0] if scheme == addresses.RUN else weights, directory)
+        compared = comparison.compare(addresses.load(target)[0] if scheme == checkpoint.RUN else weights, directory)
     return Conversion(read, written, compared)
 
 

@@ -20,8 +20,8 @@ MODEL = "elmo"  # the parameters' first name; the softmax has another
 
 def is_elmo(address: str) -> bool:
     """Return whether an address names an ELMo: `elmo:DIR`, or a run of one."""
-    scheme, _, _ = address.partition(":")
-    return scheme == SCHEME or (scheme == "run" and checkpoint.load_config(address).get("family") == FAMILY)
+    scheme, _ = checkpoint.split(address)
+    return scheme == SCHEME or (scheme == checkpoint.RUN and checkpoint.load_config(address).get("family") == FAMILY)
 
 
 def load(address: str) -> ElmoWeights:
@@ -30,7 +30,7 @@ def load(address: str) -> ElmoWeights:
     Raises:
         FileNotFoundError, ValueError: no such checkpoint, or one of something else.
     """
-    scheme, _, place = address.partition(":")
+    scheme, place = checkpoint.split(address)
     if scheme == SCHEME:
         return allennlp.read(place)
     found = checkpoint.resolve(address)

@@ -38,8 +38,8 @@ def convert(source: str, target: str) -> tuple[ParityReport, ParityReport]:
     Raises:
         ValueError, FileNotFoundError, FileExistsError: not an ELMo, not a target; not there; something is there.
     """
-    scheme, _, place = target.partition(":")
-    if scheme not in (SCHEME, "run"):
+    scheme, place = checkpoint.split(target)
+    if scheme not in (SCHEME, checkpoint.RUN):
         raise ValueError(f"--to is {target!r}; an ELMo is written to elmo:DIR or run:DIR")
     if not is_elmo(source):
         raise ValueError(f"{source} is not an ELMo; elmo:DIR or a run of configs/elmo.py goes to elmo:DIR")
@@ -58,8 +58,8 @@ def convert(source: str, target: str) -> tuple[ParityReport, ParityReport]:
 
 def _copy_vocabulary(source: str, directory: Path) -> None:
     """Put the words that a run predicts beside the files, as bilm-tf's releases have them; released ones have none."""
-    scheme, _, _ = source.partition(":")
-    tokenizer = checkpoint.resolve(source).workdir / "tokenizer" if scheme == "run" else None
+    scheme, _ = checkpoint.split(source)
+    tokenizer = checkpoint.resolve(source).workdir / "tokenizer" if scheme == checkpoint.RUN else None
     if tokenizer is not None and tokenizer.exists():
         words = WordVocabulary.load(tokenizer).words
         text = "".join(f"{word}\n" for word in words)

@@ -131,7 +131,7 @@ def _load(source: Source) -> Any:
     """Return the parameters of `init_from`, if it has the vocabulary of the training data; None for no `init_from`."""
     if not source.init_from or source.params is not None:
         return source.params
-    if addresses.split(source.init_from)[0] == addresses.RUN:
+    if checkpoint.split(source.init_from)[0] == checkpoint.RUN:
         found = checkpoint.resolve(source.init_from)
         check_vocabulary(source.init_from, found, source.tokenizer)
         return checkpoint.load_params(found)

@@ -10,8 +10,6 @@ import pytest
 from etils import epath
 
 from bert_jax.tasks import finetuning
-from bert_jax.tasks.families import FAMILIES
-from bert_jax.training.addresses import FAMILIES as READABLE
 from bert_jax.training.checkpoint import load_params, resolve
 from bert_jax.training.mesh import MeshConfig, make_mesh
 from bert_jax.training.metrics import FILE, read_rows
@@ -120,10 +118,6 @@ def test_the_head_starts_elsewhere_with_another_seed(task, tmp_path):
         params = load_params(f"run:{tmp_path / str(seed)}")
         kernels.append(np.asarray(params["heads"]["classifier"]["kernel"]))
     assert (kernels[0] != kernels[1]).all()
-
-
-def test_the_runs_of_every_family_can_be_read():
-    assert set(READABLE) == {"bert", *FAMILIES}
 
 
 @pytest.mark.entry
