@@ -174,22 +174,6 @@ class TrialRunner:
             results.append(result)
         return results
 
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """What rows are padded to: the shapes that are compiled."""
-        return tuple(bucket.length for bucket in self._prepared.schedule.buckets)
-
-    @property
-    def compiled_steps(self) -> int:
-        """How many times the training step was compiled."""
-        return self._step._cache_size()
-
-    def step_hlo(self, trial: Trial) -> str:
-        """Return the compiled training step of a trial's first batch, as text."""
-        configs = [self._config(trial)] * self.capacity
-        arguments = (self._initial(configs), self._batch(configs, 0), self._hyper(configs))
-        return self._step.lower(*arguments).compile().as_text() or ""
-
     def _initial(self, configs: list[FinetuneConfig]) -> TrainState:
         return self._init(self._loaded, self._put(np.array([config.seed for config in configs], np.uint32)))
 

@@ -69,7 +69,10 @@ def test_trials_of_eight_devices_come_out_as_alone(config):
 @pytest.mark.multidevice
 def test_trials_do_not_communicate(config):
     trials = plan(config, grid)
-    text = TrialRunner(finetuning.prepare(trials[0].values), 1, jax.local_devices()).step_hlo(trials[0])
+    runner = TrialRunner(finetuning.prepare(trials[0].values), 1, jax.local_devices())
+    configs = [runner._config(trials[0])] * runner.capacity
+    arguments = (runner._initial(configs), runner._batch(configs, 0), runner._hyper(configs))
+    text = runner._step.lower(*arguments).compile().as_text()
     assert "fusion" in text
     for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
         assert collective not in text
@@ -85,12 +88,13 @@ def test_a_sweep_compiles_once_a_shape(config):
     config = config.copy_and_resolve_references()
     config.data.max_buckets = 2
     trials = plan(config, lambda add: grids.product(add, (8,), RATES, (1, 2), 2))
-    runner = TrialRunner(finetuning.prepare(trials[0].values), 1, jax.local_devices()[:1])
+    prepared = finetuning.prepare(trials[0].values)
+    runner = TrialRunner(prepared, 1, jax.local_devices()[:1])
     for trial in trials:
         runner.run([trial], lambda line: None)
     assert len({trial.group() for trial in trials}) == 1
     # The first call's state comes from the initialisation and may be laid out otherwise.
-    assert runner.compiled_steps <= 1 + len(runner.lengths)
+    assert runner._step._cache_size() <= 1 + len(prepared.schedule.buckets)
 
 
 def test_a_failed_trial_is_marked_and_harms_no_other(config, alone):
