@@ -30,6 +30,8 @@ def parse_flags(args: list[str]) -> list[str]:
         rest = flags.FLAGS(args)
         getattr(getattr(flags.FLAGS, "config", None), "keys", None)  # an unreadable file is an error at its first use
         return rest
+    except SystemExit:  # --help and the like, which absl ends with 1
+        sys.exit(0)
     except (AttributeError, KeyError) as error:  # ml_collections' errors about --config.key, one in the other
         cause = error.args[0] if isinstance(error.args[0], KeyError) else error
         sys.exit(f"{launcher}: --config has no key {' '.join(str(cause.args[0]).split())}")

@@ -15,6 +15,7 @@ from typing import Any
 from absl import app
 from etils import epath
 
+from bert_jax.config import parse_flags
 from bert_jax.training.metrics import FILE, is_eval, read_rows
 
 WORKDIR = "runs/demo"
@@ -99,4 +100,4 @@ def _print_banner(text: str) -> None:
 if __name__ == "__main__":
     if not Path("configs/bert.py").exists():
         sys.exit("demo: run it in the root of the checkout, where configs/ is")
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

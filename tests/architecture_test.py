@@ -160,13 +160,13 @@ def test_corpus_imports_without_jax() -> None:
 
 @pytest.mark.entry
 @pytest.mark.parametrize("name", LAUNCHERS)
-def test_launchers_answer_help_without_tensorflow(name: str) -> None:
+def test_launchers_answer_help_with_success_and_without_tensorflow(name: str) -> None:
     loaded = run_python(
         "import json, runpy, sys\n"
         "name = sys.argv[1]\n"
         "sys.argv = [name, '--help']\n"
         "try: runpy.run_module(name, run_name='__main__', alter_sys=True)\n"
-        "except SystemExit: pass\n"
+        "except SystemExit as done: assert not done.code, done.code\n"
         "print()\n"
         "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))",
         f"launch.{name}",
