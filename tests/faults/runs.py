@@ -1,6 +1,7 @@
-"""Pretraining runs in processes of their own, to be killed."""
+"""Runs in processes of their own, to be killed."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -8,7 +9,6 @@ import time
 from pathlib import Path
 
 from bert_jax.training.checkpoint import committed_steps, load_params
-from tests.training.runs import FLAGS
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_STEPS = 60
@@ -21,17 +21,10 @@ INTERVALS = {
 }
 
 
-def start(corpus, workdir, *flags, devices=1, cache=None, **overrides):
-    """Start `launch.pretrain` of BERT on `devices` faked devices; its stderr goes to a pipe."""
-    config = {"data.instances": "nsp-32", "model.max_position_embeddings": 32, **overrides}
-    return start_config(FLAGS, corpus, workdir, *flags, devices=devices, cache=cache, **config)
-
-
-def start_config(config_flags, corpus, workdir, *flags, devices=1, cache=None, **overrides):
-    """Start `launch.pretrain` with these flags of a config; see `start`."""
-    config = {"data.corpus": corpus, **INTERVALS, **overrides}
-    values = [f"--config.{name}={value}" for name, value in config.items()]
-    command = [sys.executable, "-m", "launch.pretrain", *config_flags, *values, f"--workdir={workdir}", *flags]
+def start_run(launcher, config_flags, workdir, *flags, devices=1, cache=None, **overrides):
+    """Start `launch.<launcher>` on `devices` faked devices; its stderr goes to a pipe."""
+    values = [f"--config.{name}={value}" for name, value in overrides.items()]
+    command = [sys.executable, "-m", f"launch.{launcher}", *config_flags, *values, f"--workdir={workdir}", *flags]
     environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     if cache:  # the runs of a test compile the same programs
         environment |= {
@@ -52,6 +45,28 @@ def wait_for_checkpoint(process, workdir, after=0):
     while max(committed_steps(workdir), default=0) <= after:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)
+
+
+def kill_and_resume(start, workdir):
+    """Kill a run behind its first checkpoint, and let the same command end it; `start` takes the workdir."""
+    process = start(workdir)
+    wait_for_checkpoint(process, workdir)
+    process.send_signal(signal.SIGKILL)
+    assert finish(process)[0] == -signal.SIGKILL
+    # Had it ended before it was killed, nothing would be tested here.
+    assert max(committed_steps(workdir)) < NUM_STEPS
+    code, errors = finish(start(workdir))
+    assert code == 0, errors
+    assert "resuming after step" in errors
+
+
+def finish_as_two_processes(start, workdir):
+    """Let two processes do a run, each with a part of every batch; return what each wrote to stderr."""
+    flags = [f"--coordinator_address={free_address()}", "--num_processes=2"]
+    both = [start(workdir, *flags, f"--process_id={number}") for number in range(2)]
+    ends = [finish(process) for process in both]
+    assert [code for code, _ in ends] == [0, 0], ends
+    return [errors for _, errors in ends]
 
 
 def free_address():
