@@ -220,9 +220,7 @@ def num_groups() -> int:
 def _in_groups(*trees: Any) -> list[Any]:
     """Return the trees' leaves of each group of directions."""
     count = num_groups()
-    part = lambda index: jax.tree.map(lambda leaf: jnp.split(leaf, count)[index], trees)  # noqa: E731
-    # The barrier, or loops would cut the parts out anew at every turn.
-    return list(jax.lax.optimization_barrier([part(index) for index in range(count)]))
+    return [jax.tree.map(lambda leaf: jnp.split(leaf, count)[index], trees) for index in range(count)]  # noqa: B023
 
 
 def _join(groups: Sequence[Any]) -> Any:
@@ -288,7 +286,9 @@ def _read(
             kept = _put(gates, squashed, time), _put(cells, cell, time + 1), _put(exposed, shown, time)
         return cell, projected, _put(outputs, projected, time), kept
 
+    # The barrier, here and below: or loops would cut the parts out of the whole anew at every turn.
     groups = _in_groups(inputs, _halved(weights, dtype), cell, hidden.astype(dtype))
+    groups = jax.lax.optimization_barrier(groups)
     carries = []
     for rows, halved, before, last in groups:
         directions, _, batch, size = rows.shape
@@ -317,10 +317,10 @@ def _unclipped(gradient: Array, clipped: Array, limit: float) -> Array:
 def _backward(clips: tuple[float, float], residuals: Any, gradients: tuple[Array, Array, Array]) -> Any:
     inputs, mask, weights, hidden, outputs, kept = residuals
     dtype, words = inputs.dtype, inputs.shape[1]
-    # Transposed once, not at every word.
-    transposed = jax.tree.map(lambda kernel: jnp.swapaxes(kernel.astype(dtype), 1, 2), weights._replace(bias=None))
     befores = jnp.concatenate([hidden.astype(dtype)[:, None], outputs[:, :-1]], axis=1)
-    groups = _in_groups(inputs, befores, outputs, transposed, gradients)
+    groups = _in_groups(inputs, befores, outputs, weights._replace(bias=None), gradients)
+    transpose = functools.partial(jax.tree.map, lambda kernel: jnp.swapaxes(kernel.astype(dtype), 1, 2))
+    groups = jax.lax.optimization_barrier([(*group[:3], transpose(group[3]), group[4]) for group in groups])
     steps = [
         functools.partial(_step_back, clips, mask, *group[2:], k[1]) for group, k in zip(groups, kept, strict=True)
     ]
