@@ -12,7 +12,6 @@ memory bandwidth limits it on every kind of device.
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -223,7 +222,7 @@ def _in_groups(*trees: Any) -> list[Any]:
     return [jax.tree.map(lambda leaf: jnp.split(leaf, count)[index], trees) for index in range(count)]  # noqa: B023
 
 
-def _join(groups: Sequence[Any]) -> Any:
+def _join(groups: list[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *groups)
 
 
@@ -321,11 +320,10 @@ def _backward(clips: tuple[float, float], residuals: Any, gradients: tuple[Array
     groups = _in_groups(inputs, befores, outputs, weights._replace(bias=None), gradients)
     transpose = functools.partial(jax.tree.map, lambda kernel: jnp.swapaxes(kernel.astype(dtype), 1, 2))
     groups = jax.lax.optimization_barrier([(*group[:3], transpose(group[3]), group[4]) for group in groups])
-    steps = [
-        functools.partial(_step_back, clips, mask, *group[2:], k[1]) for group, k in zip(groups, kept, strict=True)
-    ]
+    pairs = list(zip(groups, kept, strict=True))
+    steps = [functools.partial(_step_back, clips, mask, *group[2:], own[1]) for group, own in pairs]
     carries = []
-    for group, (gates, _, _) in zip(groups, kept, strict=True):
+    for group, (gates, _, _) in pairs:
         d_outputs, d_cell, d_hidden = group[-1]
         carries.append((d_cell, d_hidden, _at(gates, words - 1), gates, jax.lax.empty(d_outputs.shape, dtype)))
     turn = lambda count, carries: [step(words - 1 - count, c) for step, c in zip(steps, carries, strict=True)]  # noqa: E731
