@@ -2,16 +2,19 @@
 
     python -m launch.benchmark train --config=configs/bert.py:size=mini          # a training step
     python -m launch.benchmark finetune --config=configs/glue.py:task=mrpc --config.init_from=hf:DIR   # a run's steps
+    python -m launch.benchmark elmo --config=configs/elmo.py:size=small,preset=laptop   # ELMo's training step
     python -m launch.benchmark lstm --elmo_size=small --batch_size=64            # ELMo's stacks, forward and backward
     python -m launch.benchmark input                                             # rows masked and batched
     python -m launch.benchmark prepare --text=FILE                               # text to instances
 
 `train` takes any config of `launch.pretrain`, on made-up tokens without padding; `--batch_size` and
-`--config.…` change it. `finetune` takes any config of `launch.finetune` and times that run's first steps, on its rows
-in their order; with `--pad_all` also the same rows padded to the longest that is allowed. `lstm` has no dropout and no
-softmax. `input` reads the config's corpus, data/wiki_books unless `--config.data.corpus` says otherwise.
-`prepare` reads a file of one sentence a line with blank lines between documents, with a vocabulary (`--vocab`), or else
-the standard library's documentation and a vocabulary trained on it, whose training is not timed.
+`--config.…` change it. `elmo` takes any config of ELMo's pretraining, on made-up words by Zipf's law: as many are
+distinct as in text, and characters are read once a distinct word. `finetune` takes any config of `launch.finetune` and
+times that run's first steps, on its rows in their order; with `--pad_all` also the same rows padded to the longest that
+is allowed. `lstm` has no dropout and no softmax. `input` reads the config's corpus, data/wiki_books unless
+`--config.data.corpus` says otherwise. `prepare` reads a file of one sentence a line with blank lines between documents,
+with a vocabulary (`--vocab`), or else the standard library's documentation and a vocabulary trained on it, whose
+training is not timed.
 """
 
 import dataclasses
@@ -32,16 +35,19 @@ from bert_jax.config import build, choose, parse_flags
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
-    "train and input: a pretraining config, configs/bert.py:size=mini if none is given; finetune: one of fine-tuning.",
+    "train and input: a pretraining config, configs/bert.py:size=mini if none is given; "
+    "elmo: one of configs/elmo.py; finetune: one of fine-tuning.",
 )
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "train and lstm: rows a step, over all devices.")
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 32, "train, elmo and lstm: rows a step, over all devices; elmo: the config's if not given."
+)
 _WARMUP_STEPS = flags.DEFINE_integer(
-    "warmup_steps", 3, "train and lstm: steps before the timed ones, behind the compilation."
+    "warmup_steps", 3, "train, elmo and lstm: steps before the timed ones, behind the compilation."
 )
 _TIMED_STEPS = flags.DEFINE_integer(
     "timed_steps",
     None,
-    "Steps timed, if not given: train 20, each on its own, lstm 20, finetune 200 on end; input: batches, 400.",
+    "Steps timed, if not given: train 20, each on its own, elmo and lstm 20, finetune 200 on end; input: batches, 400.",
 )
 _PAD_ALL = flags.DEFINE_bool(
     "pad_all", False, "finetune: also time the same rows padded to config.data.max_seq_length, not by buckets."
@@ -50,7 +56,7 @@ _PEAK_FLOPS = flags.DEFINE_float(
     "peak_flops_per_device", 0.0, "train: FLOP/s to take MFU against; 0 = the device table's."
 )
 _ELMO_SIZE = flags.DEFINE_string("elmo_size", "small", "lstm: small, medium or original.")
-_UNROLL_STEPS = flags.DEFINE_integer("unroll_steps", 20, "lstm: words a row.")
+_UNROLL_STEPS = flags.DEFINE_integer("unroll_steps", 20, "elmo and lstm: words a row.")
 _DTYPE = flags.DEFINE_string("dtype", "float32", "lstm: float32 or bfloat16.")
 _TEXT = flags.DEFINE_string("text", "", "prepare: a file in Google's format, .gz allowed.")
 _VOCAB = flags.DEFINE_string("vocab", "", "prepare: a vocab.txt.")
@@ -83,6 +89,21 @@ def measure_finetune() -> dict[str, Any]:
     return measure_finetuning(_CONFIG.value, _TIMED_STEPS.value or 200, _PAD_ALL.value, say)
 
 
+def measure_elmo() -> dict[str, Any]:
+    """Time ELMo's training step, of the config."""
+    from bert_jax.training.host_memory import keep_freed_memory
+
+    keep_freed_memory()  # before jax computes anything
+    from bert_jax.training.elmo_benchmark import measure_elmo_step
+
+    if _CONFIG.value is None:
+        raise ValueError("elmo times the step of a config; give --config=configs/elmo.py:size=small,preset=laptop")
+    batch_size = _BATCH_SIZE.value if flags.FLAGS["batch_size"].present else _CONFIG.value.data.batch_size
+    return measure_elmo_step(
+        _CONFIG.value, batch_size, _UNROLL_STEPS.value, _WARMUP_STEPS.value, _TIMED_STEPS.value or 20
+    )
+
+
 def measure_lstm() -> dict[str, Any]:
     """Time ELMo's two stacks of LSTMs, of one of the released sizes."""
     from bert_jax.training.host_memory import keep_freed_memory
@@ -90,7 +111,7 @@ def measure_lstm() -> dict[str, Any]:
     keep_freed_memory()  # before jax computes anything
     from bert_jax.models.elmo import ElmoConfig, named_size
     from bert_jax.models.recurrent import RecurrentConfig
-    from bert_jax.training.benchmark import measure_lstm_stacks
+    from bert_jax.training.elmo_benchmark import measure_lstm_stacks
 
     model = ElmoConfig(**named_size(_ELMO_SIZE.value), dtype=_DTYPE.value)
     names = [field.name for field in dataclasses.fields(RecurrentConfig)]
@@ -153,6 +174,7 @@ def _corpus_sections(config: ConfigDict) -> dict[str, Any]:
 STAGES = {
     "train": measure_train,
     "finetune": measure_finetune,
+    "elmo": measure_elmo,
     "lstm": measure_lstm,
     "input": measure_input,
     "prepare": measure_prepare,

@@ -6,7 +6,7 @@ added at run time; the clipped projection is both the output and the next hidden
 layer's (dropped-out) input to its output, for layers behind the first, and not to the state.
 Differs: the products with the inputs are formed before the scan, for all words at once, and the parameters' gradients
 after the backward scan, from all words at once, instead of at every word: a scan reads each weight once a word, and
-memory bandwidth is what limits it on every kind of device.
+memory bandwidth limits it on every kind of device.
 """
 
 import dataclasses
@@ -198,15 +198,32 @@ def lstm_layer(
     Returns:
         Hidden states [directions, words, batch, projection] in the inputs' dtype, and the last cell and hidden state.
     """
-    outputs, _, last = _read(clips, inputs, mask, weights, cell, hidden, keep=False)
-    return outputs, *last
+    return _read(clips, inputs, mask, weights, cell, hidden, keep=False)[0]
 
 
 def _forward(
     clips: tuple[float, float], inputs: Array, mask: Array | None, weights: _Weights, cell: Array, hidden: Array
 ) -> tuple[tuple[Array, Array, Array], Any]:
-    outputs, kept, last = _read(clips, inputs, mask, weights, cell, hidden, keep=True)
-    return (outputs, *last), (inputs, mask, weights, cell, hidden, outputs, kept)
+    result, kept = _read(clips, inputs, mask, weights, cell, hidden, keep=True)
+    return result, (inputs, mask, weights, hidden, result[0], kept)
+
+
+def num_groups() -> int:
+    """Return the parts that the directions are computed in: two on CPUs, else one, with a batch axis of directions.
+
+    A CPU runs independent operations at once, but a loop's writes on one core each, a batch's products one by one.
+    """
+    return DIRECTIONS if jax.default_backend() == "cpu" else 1
+
+
+def _in_groups(*trees: Any) -> list[Any]:
+    """Return the trees' leaves of each group of directions."""
+    count = num_groups()
+    return [jax.tree.map(lambda leaf: jnp.split(leaf, count)[index], trees) for index in range(count)]  # noqa: B023
+
+
+def _join(groups: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *groups)
 
 
 def _products(left: Array, right: Array) -> Array:
@@ -218,8 +235,23 @@ def _at(array: Array, time: Any) -> Array:
     return jax.lax.dynamic_index_in_dim(array, time, axis=1, keepdims=False)
 
 
-def _put(array: Array, values: Array, time: Any) -> Array:
-    return jax.lax.dynamic_update_index_in_dim(array, values.astype(array.dtype), time, axis=1)
+def _put(array: Array, values: Array, time: Any, first_column: int = 0) -> Array:
+    values = values.astype(array.dtype)[:, None]
+    return jax.lax.dynamic_update_slice(array, values, (0, time, 0, first_column))
+
+
+def _halved(weights: _Weights, dtype: Any) -> _Weights:
+    """Return the weights in the dtype of the products, those of σ's gates for half of σ's argument (see `_sigmoid`)."""
+    cells = weights.bias.shape[-1] // GATES
+    halves = jnp.repeat(jnp.array([0.5, 1.0, 0.5, 0.5], weights.bias.dtype), cells)
+    forget = jnp.repeat(jnp.array([0.0, 0.0, FORGET_BIAS, 0.0], weights.bias.dtype), cells)
+    kernels = ((kernel * halves).astype(dtype) for kernel in (weights.input_kernel, weights.hidden_kernel))
+    return _Weights(*kernels, (weights.bias + forget) * halves, weights.projection.astype(dtype))
+
+
+def _sigmoid(squashed: Array) -> Array:
+    """Return σ(x) from tanh(x / 2): all gates are one tanh."""
+    return 0.5 * squashed + 0.5
 
 
 def _read(
@@ -231,36 +263,45 @@ def _read(
     hidden: Array,
     *,
     keep: bool,
-) -> tuple[Array, tuple[Array, Array] | None, tuple[Array, Array]]:
-    """Return the outputs, what the backward pass needs (activated gates, cells), the state."""
-    cell_clip, proj_clip = clips
-    directions, words, batch, size = inputs.shape
-    dtype = inputs.dtype
-    # The scans read some arrays and write others: what a loop reads and writes, XLA copies whole at every turn.
-    reads = _products(inputs.reshape(directions, words * batch, size), weights.input_kernel.astype(dtype))
-    reads = reads.astype(dtype).reshape(directions, words, batch, -1)
-    hidden_kernel, projection = weights.hidden_kernel.astype(dtype), weights.projection.astype(dtype)
+) -> tuple[tuple[Array, Array, Array], list[Any]]:
+    """Return outputs and state, and what the backward pass needs of each group of directions.
 
-    def step(time: Any, carry: Any) -> Any:
-        cell, hidden, outputs, gates, cells = carry
-        sums = _at(reads, time) + _products(hidden, hidden_kernel) + weights.bias[:, None]
-        in_gate, candidate, forget, out = jnp.split(sums, GATES, axis=-1)
-        in_gate, candidate = jax.nn.sigmoid(in_gate), jnp.tanh(candidate)
-        forget, out = jax.nn.sigmoid(forget + FORGET_BIAS), jax.nn.sigmoid(out)
-        after = _clip(forget * cell + in_gate * candidate, cell_clip)
-        projected = _clip(_products((out * jnp.tanh(after)).astype(dtype), projection), proj_clip).astype(dtype)
+    That is squashed gates, cells (the first one is that before the first word) and what was projected.
+    """
+    dtype, words = inputs.dtype, inputs.shape[1]
+
+    def step(time: Any, weights: _Weights, carry: Any) -> Any:
+        before, hidden, outputs, kept = carry
+        gates, cells, exposed = kept
+        # A word's gates replace what was read for them: that halves the memory, and no other memory is cleared.
+        squashed = jnp.tanh(_at(gates, time) + _products(hidden, weights.hidden_kernel) + weights.bias[:, None])
+        in_gate, candidate, forget, out = jnp.split(squashed, GATES, axis=-1)
+        cell = _clip(_sigmoid(forget) * before + _sigmoid(in_gate) * candidate, clips[0])
+        shown = (_sigmoid(out) * jnp.tanh(cell)).astype(dtype)
+        projected = _clip(_products(shown, weights.projection), clips[1]).astype(dtype)
         if mask is not None:
-            after, projected = jnp.where(mask[time], after, cell), jnp.where(mask[time], projected, hidden)
+            cell, projected = jnp.where(mask[time], cell, before), jnp.where(mask[time], projected, hidden)
         if keep:
-            gates = _put(gates, jnp.concatenate([in_gate, candidate, forget, out], axis=-1), time)
-            cells = _put(cells, after, time)
-        return after, projected, _put(outputs, projected, time), gates, cells
+            kept = _put(gates, squashed, time), _put(cells, cell, time + 1), _put(exposed, shown, time)
+        return cell, projected, _put(outputs, projected, time), kept
 
-    gates = jax.lax.empty(reads.shape, dtype) if keep else None
-    cells = jax.lax.empty((directions, words, *cell.shape[1:]), cell.dtype) if keep else None
-    carry = (cell, hidden.astype(dtype), jax.lax.empty(inputs.shape, dtype), gates, cells)
-    cell, hidden, outputs, gates, cells = jax.lax.fori_loop(0, words, step, carry)
-    return outputs, (gates, cells) if keep else None, (cell, hidden.astype(cell.dtype))
+    # The barrier, here and below: or loops would cut the parts out of the whole anew at every turn.
+    groups = _in_groups(inputs, _halved(weights, dtype), cell, hidden.astype(dtype))
+    groups = jax.lax.optimization_barrier(groups)
+    carries = []
+    for rows, halved, before, last in groups:
+        directions, _, batch, size = rows.shape
+        reads = _products(rows.reshape(directions, words * batch, size), halved.input_kernel).astype(dtype)
+        kept = reads.reshape(directions, words, batch, -1), None, None
+        if keep:
+            cells = jax.lax.empty((directions, words + 1, *before.shape[1:]), before.dtype)
+            shown = jax.lax.empty((directions, words, *before.shape[1:]), dtype)
+            kept = kept[0], _put(cells, before, 0), shown
+        carries.append((before, last, jax.lax.empty(rows.shape, dtype), kept))
+    turn = lambda time, carries: [step(time, g[1], carry) for g, carry in zip(groups, carries, strict=True)]  # noqa: E731
+    carries = jax.lax.fori_loop(0, words, turn, carries)
+    after, last, outputs = _join([carry[:3] for carry in carries])
+    return (outputs, after, last.astype(cell.dtype)), [carry[3] for carry in carries]
 
 
 def _clip(values: Array, limit: float) -> Array:
@@ -273,55 +314,87 @@ def _unclipped(gradient: Array, clipped: Array, limit: float) -> Array:
 
 
 def _backward(clips: tuple[float, float], residuals: Any, gradients: tuple[Array, Array, Array]) -> Any:
-    inputs, mask, weights, cell, hidden, outputs, (gates, cells) = residuals
-    outputs_gradient, cell_gradient, hidden_gradient = gradients
-    directions, words, batch, size = inputs.shape
-    dtype = inputs.dtype
-    # Transposed once, not at every word; without the barrier XLA folds the transposition into the products.
-    hidden_kernel, projection = jax.lax.optimization_barrier(
-        tuple(jnp.swapaxes(kernel.astype(dtype), 1, 2) for kernel in (weights.hidden_kernel, weights.projection))
+    inputs, mask, weights, hidden, outputs, kept = residuals
+    dtype, words = inputs.dtype, inputs.shape[1]
+    befores = jnp.concatenate([hidden.astype(dtype)[:, None], outputs[:, :-1]], axis=1)
+    groups = _in_groups(inputs, befores, outputs, weights._replace(bias=None), gradients)
+    transpose = functools.partial(jax.tree.map, lambda kernel: jnp.swapaxes(kernel.astype(dtype), 1, 2))
+    groups = jax.lax.optimization_barrier([(*group[:3], transpose(group[3]), group[4]) for group in groups])
+    pairs = list(zip(groups, kept, strict=True))
+    steps = [functools.partial(_step_back, clips, mask, *group[2:], own[1]) for group, own in pairs]
+    carries = []
+    for group, (gates, _, _) in pairs:
+        d_outputs, d_cell, d_hidden = group[-1]
+        carries.append((d_cell, d_hidden, _at(gates, words - 1), gates, jax.lax.empty(d_outputs.shape, dtype)))
+    turn = lambda count, carries: [step(words - 1 - count, c) for step, c in zip(steps, carries, strict=True)]  # noqa: E731
+    carries = jax.lax.fori_loop(0, words, turn, carries)
+    parts = []
+    for (rows, before, _, transposed, _), (_, _, shown), carry in zip(groups, kept, carries, strict=True):
+        d_cell, d_hidden, _, d_gates, d_projected = carry
+        whole = _parameter_gradients(rows, before, shown, transposed, d_gates, d_projected)
+        parts.append((*whole, d_cell, d_hidden))
+    d_inputs, d_weights, d_cell, d_hidden = _join(parts)
+    return d_inputs, None, d_weights, d_cell, d_hidden
+
+
+def _step_back(
+    clips: tuple[float, float],
+    mask: Array | None,
+    outputs: Array,
+    transposed: _Weights,
+    gradients: Any,
+    cells: Array,
+    time: Any,
+    carry: Any,
+) -> Any:
+    """Return the carry before a word from that behind it.
+
+    The carry's gates are those of the word at hand. They are taken from the array ahead of it, whose place then gets
+    the gradients: what a loop reads and writes, XLA copies whole at every turn unless all reads come first.
+    """
+    d_cell, d_hidden, squashed, gates, d_projected = carry
+    before, after = _at(cells, time), _at(cells, time + 1)
+    in_gate, candidate, forget, out = jnp.split(squashed.astype(after.dtype), GATES, axis=-1)
+    d_hidden = d_hidden + _at(gradients[0], time).astype(after.dtype)
+    real = True if mask is None else mask[time]
+    d_product = _unclipped(d_hidden, _at(outputs, time), clips[1])
+    d_product = jnp.where(real, d_product, 0.0).astype(gates.dtype)
+    d_read = _products(d_product, transposed.projection)
+    exposed = jnp.tanh(after)
+    d_after = jnp.where(real, d_cell, 0.0) + d_read * _sigmoid(out) * (1.0 - exposed * exposed)
+    d_after = jax.lax.optimization_barrier(_unclipped(d_after, after, clips[0]))  # once, not for each gate
+    d_sums = (
+        d_after * candidate * _sigmoid_slope(in_gate),
+        d_after * _sigmoid(in_gate) * (1.0 - candidate * candidate),
+        d_after * before * _sigmoid_slope(forget),
+        d_read * exposed * _sigmoid_slope(out),
     )
+    for gate, values in enumerate(d_sums):
+        gates = _put(gates, values, time, gate * values.shape[-1])
+    d_cell = d_after * _sigmoid(forget) + jnp.where(real, 0.0, d_cell)
+    d_hidden = _products(_at(gates, time), transposed.hidden_kernel) + jnp.where(real, 0.0, d_hidden)
+    return d_cell, d_hidden, _at(gates, jnp.maximum(time - 1, 0)), gates, _put(d_projected, d_product, time)
 
-    def step(count: Any, carry: Any) -> Any:
-        time = words - 1 - count
-        d_cell, d_hidden, d_gates, read, d_projected = carry
-        in_gate, candidate, forget, out = jnp.split(_at(gates, time).astype(cell.dtype), GATES, axis=-1)
-        before, after = jnp.where(time > 0, _at(cells, jnp.maximum(time - 1, 0)), cell), _at(cells, time)
-        d_hidden = d_hidden + _at(outputs_gradient, time).astype(cell.dtype)
-        real = True if mask is None else mask[time]
-        d_product = _unclipped(d_hidden, _at(outputs, time), clips[1])
-        d_product = jnp.where(real, d_product, 0.0).astype(dtype)
-        d_read = _products(d_product, projection)
-        squashed = jnp.tanh(after)
-        d_after = jnp.where(real, d_cell, 0.0) + d_read * out * (1.0 - squashed * squashed)
-        d_after = _unclipped(d_after, after, clips[0])
-        d_sums = jnp.concatenate(
-            [
-                d_after * candidate * in_gate * (1.0 - in_gate),
-                d_after * in_gate * (1.0 - candidate * candidate),
-                d_after * before * forget * (1.0 - forget),
-                d_read * squashed * out * (1.0 - out),
-            ],
-            axis=-1,
-        ).astype(dtype)
-        d_cell = d_after * forget + jnp.where(real, 0.0, d_cell)
-        d_hidden = _products(d_sums, hidden_kernel) + jnp.where(real, 0.0, d_hidden)
-        read, d_projected = _put(read, out * squashed, time), _put(d_projected, d_product, time)
-        return d_cell, d_hidden, _put(d_gates, d_sums, time), read, d_projected
 
-    empty = (jax.lax.empty(shape, dtype) for shape in (gates.shape, cells.shape, inputs.shape))
-    carry = (cell_gradient, hidden_gradient, *empty)
-    d_cell, d_hidden, d_gates, read, d_projected = jax.lax.fori_loop(0, words, step, carry)
+def _sigmoid_slope(squashed: Array) -> Array:
+    """Return σ'(x) from tanh(x / 2)."""
+    return 0.25 * (1.0 - squashed * squashed)
 
-    before = jnp.concatenate([hidden.astype(dtype)[:, None], outputs[:, :-1]], axis=1)
+
+def _parameter_gradients(
+    rows: Array, before: Array, shown: Array, transposed: _Weights, d_gates: Array, d_projected: Array
+) -> tuple[Array, _Weights]:
+    """Return the gradients of a group's inputs and weights, from all words at once."""
+    directions, words, batch, size = rows.shape
     flat = lambda array: array.reshape(directions, words * batch, -1)  # noqa: E731
-    rows = flat(jnp.concatenate([inputs, before], axis=-1))
-    kernels = _products(jnp.swapaxes(rows, 1, 2), flat(d_gates))
-    bias = _products(jnp.ones((directions, 1, words * batch), dtype), flat(d_gates))[:, 0]
-    projection = _products(jnp.swapaxes(flat(read), 1, 2), flat(d_projected))
-    d_inputs = jnp.einsum("dng,dpg->dnp", flat(d_gates), weights.input_kernel.astype(dtype))
-    d_weights = _Weights(kernels[:, :size], kernels[:, size:], bias, projection)
-    return d_inputs.reshape(inputs.shape), None, d_weights, d_cell, d_hidden
+    # The narrow factors are transposed, and before the products: these are slower with the transposition inside.
+    both = jnp.swapaxes(flat(jnp.concatenate([rows, before], axis=-1)), 1, 2)
+    both, projected = jax.lax.optimization_barrier((both, jnp.swapaxes(flat(d_projected), 1, 2)))
+    kernels = _products(both, flat(d_gates))
+    bias = _products(jnp.ones((directions, 1, words * batch), rows.dtype), flat(d_gates))[:, 0]
+    projection = jnp.swapaxes(_products(projected, flat(shown)), 1, 2)
+    d_rows = _products(flat(d_gates), transposed.input_kernel).astype(rows.dtype).reshape(rows.shape)
+    return d_rows, _Weights(kernels[:, :size], kernels[:, size:], bias, projection)
 
 
 lstm_layer.defvjp(_forward, _backward)

@@ -8,13 +8,14 @@ number of unrolled steps before it takes the gradient; see configs/elmo.py for w
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
 from bert_jax.models.elmo import ElmoConfig, ElmoLanguageModel
 from bert_jax.models.layers import fold_seed
@@ -24,6 +25,8 @@ from bert_jax.objectives.objective import LinenObjective, Metrics
 from bert_jax.objectives.sampled_softmax import draw_words, sampled_softmax_cross_entropy
 
 DIRECTIONS = ("forward", "backward")
+_SHORT_PLACES = 24  # characters, marks and padding that most words are read with
+_LONG_FRACTION = 0.08  # of the distinct words, read with all places
 _NEGATIVES_SITE = 2**30  # dropout's sites count up from 0
 
 
@@ -126,10 +129,12 @@ class BidirectionalLmObjective(LinenObjective):
         tables = microbatch["char_ids"]
         index = jnp.stack([microbatch["word_index"], microbatch["word_index_reverse"]])
 
-        def encode(params: Any, char_ids: Array) -> Array:
+        def encode_all(params: Any, char_ids: Array) -> Array:
             found: Any = self.model.apply({"params": params}, char_ids, method="encode")
             return found
 
+        widest = max(width for width, _ in self.model_config.filters)
+        encode = functools.partial(_encode_by_length, encode_all, widest)
         room = math.ceil(self.config.distinct_fraction * tables.shape[1])
         vectors = encode(params, tables[:, :room])
         if room < tables.shape[1]:
@@ -172,6 +177,35 @@ class BidirectionalLmObjective(LinenObjective):
                 nll = sampled_softmax_cross_entropy(rows.reshape(flat.size, -1), flat, embedding, bias, negatives)
                 losses.append(nll.reshape(labels.shape))
         return losses
+
+
+def _encode_by_length(
+    encode: Callable[[Any, Array], Array], widest: int, params: Any, char_ids: Int[Array, "groups words characters"]
+) -> Float[Array, "groups words features"]:
+    """Return what `encode` says of words, most of them without the places behind their end; same result.
+
+    The longest few keep all places. The others keep the first `_SHORT_PLACES`, or all in the batch where one of them
+    has no room there for its end and a window of padding (see `CharacterCnn`).
+    """
+    words, places = char_ids.shape[1:]
+    num_long = math.ceil(_LONG_FRACTION * words)
+    if places <= _SHORT_PLACES + widest or num_long == words:
+        return encode(params, char_ids)
+    inside = char_ids != char_ids[:, :, -1:]
+    lengths = jnp.max(jnp.where(inside, 1 + jnp.arange(places), 0), axis=-1)
+    order = jnp.argsort(-lengths, axis=1)
+    by_length = jnp.take_along_axis(char_ids, order[:, :, None], axis=1)
+    rest = by_length[:, num_long:]
+    fits = jnp.take_along_axis(lengths, order[:, num_long, None], axis=1).max() <= _SHORT_PLACES - widest
+    short = jax.lax.cond(
+        fits,
+        lambda params, rest: encode(params, rest[:, :, :_SHORT_PLACES]),
+        jax.checkpoint(encode),  # rare: the other branch would write zeros for what it kept
+        params,
+        rest,
+    )
+    vectors = jnp.concatenate([encode(params, by_length[:, :num_long]), short], axis=1)
+    return jnp.take_along_axis(vectors, jnp.argsort(order, axis=1)[:, :, None], axis=1)
 
 
 def _by_column(hidden: Array, labels: Array, embedding: Array, bias: Array) -> Array:

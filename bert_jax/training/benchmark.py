@@ -5,7 +5,6 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.config import build, to_plain
@@ -13,12 +12,10 @@ from bert_jax.corpus.instances import InstanceConfig
 from bert_jax.input.masking import MaskingConfig
 from bert_jax.input.placement import place_batch
 from bert_jax.models.bert import VOCAB_SIZES, BertConfig
-from bert_jax.models.recurrent import DIRECTIONS, LstmStacks, RecurrentConfig, zero_state
 from bert_jax.objectives.masked_lm import MaskedLmObjective
 from bert_jax.training.loop import TrainConfig
 from bert_jax.training.mesh import MeshConfig, check_batch_size, make_mesh
 from bert_jax.training.optimizers import OptimizerConfig, make_optimizer
-from bert_jax.training.sharding import unbox
 from bert_jax.training.state import Hyper, TrainState, abstract_state, make_hyper, make_state, state_shardings
 from bert_jax.training.step import TrainStep, compile_train_step, make_train_step
 from bert_jax.training.throughput import Throughput, bert_row_flops, peak_flops
@@ -134,47 +131,6 @@ def measure_train_step(
         "clip_norm": optim.clip_norm,
         "device_kind": device.device_kind,
         "num_devices": mesh.size,
-        "jax": jax.__version__,
-    }
-
-
-def measure_lstm_stacks(
-    config: RecurrentConfig, batch_size: int, unroll_steps: int, warmup_steps: int, timed_steps: int
-) -> dict[str, Any]:
-    """Time the forward and backward pass of ELMo's two LSTM stacks: every layer's output in the loss, no softmax.
-
-    Args:
-        config: sizes and dtype; dropout is left out.
-        batch_size: rows, on one device.
-        unroll_steps: words a row.
-        warmup_steps: untimed, behind the compilation.
-        timed_steps: 1 or more; the median counts.
-    """
-    stacks, state = LstmStacks(config), zero_state(config, batch_size)
-    shape = (DIRECTIONS, batch_size, unroll_steps, config.projection_dim)
-    inputs = jnp.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))
-    params = unbox(jax.jit(stacks.init)(jax.random.key(0), inputs, state))
-
-    def loss(params: Any) -> jax.Array:
-        outputs: Any = stacks.apply(params, inputs, state)
-        return jnp.square(outputs[0].astype(jnp.float32)).mean()
-
-    step = jax.jit(jax.grad(loss))
-    seconds = []
-    for _ in range(1 + warmup_steps + timed_steps):
-        started = time.perf_counter()
-        jax.block_until_ready(step(params))
-        seconds.append(time.perf_counter() - started)
-    median = float(np.median(seconds[-timed_steps:]))
-    return {
-        "seconds_per_step": median,
-        "min_seconds_per_step": min(seconds[-timed_steps:]),
-        "tokens_per_second": batch_size * unroll_steps / median,
-        "first_step_seconds": seconds[0],  # compilation included
-        "batch_size": batch_size,
-        "unroll_steps": unroll_steps,
-        **{name: value for name, value in to_plain(config).items() if name != "dropout"},
-        "device_kind": jax.devices()[0].device_kind,
         "jax": jax.__version__,
     }
 

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -6,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bert_jax.corpus.characters import CharacterIds
 from bert_jax.input.streams import RowGroups
+from bert_jax.models.character_cnn import CharacterCnn, CharacterCnnConfig
 from bert_jax.models.elmo import Elmo
 from bert_jax.models.recurrent import zero_state
+from bert_jax.objectives import bidirectional_lm
 from bert_jax.objectives.bidirectional_lm import BidirectionalLmConfig, BidirectionalLmObjective
 from bert_jax.training.step import join_rows, split_rows
 from tests.word_streams import make_stream_corpus, tiny_elmo, tiny_stream
@@ -162,3 +166,28 @@ def test_what_cannot_be_computed_is_refused():
         BidirectionalLmConfig(40, 0, 0.0)
     with pytest.raises(ValueError, match="vocab_size is 2"):
         BidirectionalLmConfig(2, 0)
+
+
+@pytest.mark.parametrize("longest", [15, 40], ids=["short but for a few", "many too long"])
+def test_words_without_the_places_behind_their_end_are_the_same(longest):
+    config = CharacterCnnConfig(character_dim=3, filters=((1, 4), (5, 6)), n_highway=0)
+    cnn = CharacterCnn(config, features=4)
+    rng = np.random.default_rng(0)
+    words = ["x" * int(rng.integers(1, longest)) + str(rng.integers(10**3)) for _ in range(28)]
+    char_ids = jnp.asarray(CharacterIds().encode_words(["", "<S>", *words, "y" * 60, "z" * 47]))[None]
+    params = cnn.init(jax.random.key(1), char_ids)
+    seen = []
+
+    def encode(params, char_ids):
+        seen.append(char_ids.shape[1:])
+        return cnn.apply(params, char_ids)
+
+    def loss(params, encode):
+        vectors = encode(params, char_ids)
+        return (vectors * jnp.linspace(0, 1, vectors.size).reshape(vectors.shape)).sum(), vectors
+
+    shorter = functools.partial(bidirectional_lm._encode_by_length, encode, 5)
+    found = jax.value_and_grad(loss, has_aux=True)(params, shorter)
+    assert (29, 24) in seen  # most words, and of these the first places
+    expected = jax.value_and_grad(loss, has_aux=True)(params, cnn.apply)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)

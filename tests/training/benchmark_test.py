@@ -3,8 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bert_jax.models.recurrent import RecurrentConfig
-from bert_jax.training.benchmark import measure_lstm_stacks, measure_train_step, random_batch
+from bert_jax.training.benchmark import measure_train_step, random_batch
 from configs.bert import get_config
 
 
@@ -59,12 +58,3 @@ def test_a_batch_that_microbatches_do_not_divide_is_refused():
     config.train.microbatches = 3
     with pytest.raises(ValueError, match="multiple of 3"):
         measure_train_step(config, batch_size=4, warmup_steps=0, timed_steps=1)
-
-
-def test_the_stacks_figure_says_what_it_depends_on():
-    config = RecurrentConfig(dim=6, projection_dim=5, dropout=0.0)
-    figure = measure_lstm_stacks(config, batch_size=3, unroll_steps=4, warmup_steps=0, timed_steps=2)
-    assert figure["tokens_per_second"] == pytest.approx(3 * 4 / figure["seconds_per_step"])
-    assert figure["seconds_per_step"] < figure["first_step_seconds"]
-    assert {"dim", "projection_dim", "n_layers", "dtype", "batch_size", "unroll_steps", "jax"} <= figure.keys()
-    assert "dropout" not in figure
