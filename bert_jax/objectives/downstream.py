@@ -39,16 +39,18 @@ class DownstreamObjective:
         config: the model.
         head: "sentences", "tokens", "span" or "choices".
         outputs: of the classifier, see `BertForTask`.
+        bilstm_cells: likewise.
     """
 
     config: BertConfig
     head: str
     outputs: int
+    bilstm_cells: int = 0
 
     @property
     def model(self) -> BertForTask:
         """The Linen module."""
-        return BertForTask(self.config, self.head, self.outputs)
+        return BertForTask(self.config, self.head, self.outputs, self.bilstm_cells)
 
     def init(self, seed: int | Integer[Array, ""]) -> Any:
         """Return new parameters, a tree of plain float32 arrays."""
