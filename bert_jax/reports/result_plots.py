@@ -58,15 +58,16 @@ def scatter(title: str, x: Axis, y: Axis, series: Sequence[Series]) -> Figure:
         axes.errorbar(
             [point.x for point in points],
             [point.y for point in points],
-            yerr=[0.0 if math.isnan(point.error) else point.error for point in points],
+            yerr=_errors(points),
             color=COLORS[number % len(COLORS)],
             marker=MARKERS[number % len(MARKERS)],
             linestyle=DASHES[number % len(DASHES)],
             capsize=3,
             label=one.name,
         )
-        for point in points:
-            axes.annotate(point.label, (point.x, point.y), (5, 5), textcoords="offset points", fontsize=7.5, color=GREY)
+        for place, point in enumerate(points):
+            side = (5, 5) if place % 2 == 0 else (5, -11)  # neighbours' labels on both sides of the line
+            axes.annotate(point.label, (point.x, point.y), side, textcoords="offset points", fontsize=7.5, color=GREY)
     for axis, name, scale in ((x, axes.set_xlabel, axes.set_xscale), (y, axes.set_ylabel, axes.set_yscale)):
         name(axis.name)
         if axis.log:
@@ -81,8 +82,14 @@ def bars(title: str, y: Axis, ours: Series, published: Series) -> Figure:
     figure, axes = _blank(title)
     names = [point.label for point in ours.points]
     places = range(len(names))
-    errors = [0.0 if math.isnan(point.error) else point.error for point in ours.points]
-    axes.barh(places, [point.y for point in ours.points], xerr=errors, color=COLORS[0], capsize=3, label=ours.name)
+    axes.barh(
+        places,
+        [point.y for point in ours.points],
+        xerr=_errors(ours.points),
+        color=COLORS[0],
+        capsize=3,
+        label=ours.name,
+    )
     marked = {point.label: point.y for point in published.points if not math.isnan(point.y)}
     at = [(marked[name], place) for place, name in enumerate(names) if name in marked]
     if at:
@@ -109,6 +116,13 @@ def _finish(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False, fontsize=9)
+
+
+def _errors(points: Sequence[Point]) -> list[float] | None:
+    """Return the lengths of error bars, None where no point has one."""
+    if all(math.isnan(point.error) for point in points):
+        return None
+    return [0.0 if math.isnan(point.error) else point.error for point in points]
 
 
 def _drawable(point: Point, x: Axis, y: Axis) -> bool:

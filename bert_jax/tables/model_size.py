@@ -50,7 +50,7 @@ class ModelSize:
         title: of the report.
         sizes: rows, "layers-hidden-heads".
         published: of PUBLISHED.
-        stands_for: "1-96-12=3-768-12,…": the published size that a row stands beside; default: the same.
+        stands_for: "1-96-3=3-768-12,…": the published size that a row stands beside; default: the same.
         checkpoints: "12-768-12=hf:DIR,…": rows that take a checkpoint in place of pretraining.
         remarks: sentences below the table.
         pretraining, finetuning, estimate: see their classes.

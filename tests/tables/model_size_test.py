@@ -45,18 +45,18 @@ def test_without_results_every_place_says_not_run(tmp_path):
 def test_results_stand_beside_the_papers_values_with_mean_spread_and_difference(tmp_path):
     one = table()
     plan = make_plan(one, tmp_path)
-    evaluated(plan, "4-96-12", 200.0)
-    scored(plan, "mrpc-4-96-12", 0.70, 0.72, None)
-    finish(plan, "pretrain-8-128-16", "failed", "the loss is not finite")
+    evaluated(plan, "4-96-3", 200.0)
+    scored(plan, "mrpc-4-96-3", 0.70, 0.72, None)
+    finish(plan, "pretrain-8-128-4", "failed", "the loss is not finite")
     report = one.report(plan)
     rows = {
         row[0].text: dict(zip([c.title for c in report.table.columns], row, strict=True)) for row in report.table.rows
     }
-    assert rows["4-96-12"]["perplexity"].beside(2) == "paper 3.99, difference +196.01"
-    mrpc = rows["4-96-12"]["MRPC"]
+    assert rows["4-96-3"]["perplexity"].beside(2) == "paper 3.99, difference +196.01"
+    mrpc = rows["4-96-3"]["MRPC"]
     assert mrpc.main(1) == "71.0 ± 1.4"
     assert mrpc.beside(1) == "1 of 3 degenerate, 2 of 3 runs, paper 86.7, difference −15.7"
-    assert rows["8-128-16"]["SICK"].main(1) == "blocked: pretrain-8-128-16 failed"
+    assert rows["8-128-4"]["SICK"].main(1) == "blocked: pretrain-8-128-4 failed"
     assert any("1,146" in note for note in report.notes)
     assert [picture.name for picture in report.pictures] == [
         "perplexity_parameters", "perplexity_flops", "score_perplexity",
@@ -65,8 +65,8 @@ def test_results_stand_beside_the_papers_values_with_mean_spread_and_difference(
 
 def test_a_new_size_or_seed_changes_no_other_unit():
     keys = {unit.name: unit.key for unit in table().units()}
-    more = {unit.name: unit.key for unit in table(sizes=("1-96-12", "3-96-12"), **{"finetuning.restarts": 9}).units()}
-    assert "sick-3-96-12" in more
+    more = {unit.name: unit.key for unit in table(sizes=("1-96-3", "3-96-3"), **{"finetuning.restarts": 9}).units()}
+    assert "sick-3-96-3" in more
     assert {name: key for name, key in more.items() if name in keys} == {n: keys[n] for n in more if n in keys}
     assert {unit.restarts for unit in table(**{"finetuning.restarts": 9}).units() if unit.launcher == "sweep"} == {9}
 
