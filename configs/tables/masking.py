@@ -31,9 +31,12 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     preset = choose("preset", options.preset, PRESETS)
     size = {"laptop": "4-128-4", "smoke": "1-16-2"}.get(preset, "12-768-12")
-    rows = {"laptop": ("80-10-10", "100-0-0", "0-0-100", "rate-40"), "smoke": ("100-0-0", "rate-40")}.get(
-        preset, STRATEGIES + RATES
-    )
+    rows = {
+        "paper": STRATEGIES + RATES,
+        "one_gpu": STRATEGIES,
+        "laptop": ("80-10-10", "100-0-0", "0-0-100", "rate-40"),
+        "smoke": ("100-0-0", "rate-40"),
+    }[preset]
     columns = {"paper": ("mnli", "ner", "ner_features"), "smoke": ("mrpc",)}.get(
         preset, ("sick", "ner", "ner_features")
     )

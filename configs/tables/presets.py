@@ -42,6 +42,7 @@ def pretraining(preset: str) -> dict[str, Any]:
         "laptop": {
             "instances": "nsp-64", "batch_size": 64, "num_steps": 5_000, "warmup_steps": 250, "predictions": 10,
             "vocab_size": 8_192, "eval_rows": 2_000,
+            "more": "--config.model.scan_unroll=8",  # no loop over layers, which CPUs take long for
         },
         "smoke": {
             "corpus": "data/python_docs", "instances": "nsp-64", "batch_size": 8, "num_steps": 4, "warmup_steps": 1,
