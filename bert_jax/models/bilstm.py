@@ -4,6 +4,8 @@ Source: Hochreiter & Schmidhuber 1997; Graves & Schmidhuber 2005, by flax's own 
 LSTMs, which are projected, clipped, and do not meet between the layers.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -37,7 +39,8 @@ class BiLstm(nn.Module):
                 nn.RNN(nn.OptimizedLSTMCell(self.cells, parent=None), name=f"{direction}_{layer}")
                 for direction in ("forward", "backward")
             )
-            hidden = nn.Bidirectional(forward, backward)(hidden, seq_lengths=lengths)
+            read: Any = nn.Bidirectional(forward, backward)(hidden, seq_lengths=lengths)
+            hidden = read  # the carries come with it only when asked for
         return hidden
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bert_jax.config import choose
 from bert_jax.models.bert import BertConfig
@@ -157,7 +157,7 @@ class FeatureLayers:
         return (Picture("layers", "Dev F1 of named entities, a bar for each choice of vectors.", figure),)
 
 
-def _sizes(layers: int, hidden_size: int) -> dict[str, int]:
+def _sizes(layers: int, hidden_size: int) -> dict[str, Any]:
     return {
         "num_hidden_layers": layers,
         "hidden_size": hidden_size,

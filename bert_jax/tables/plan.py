@@ -4,13 +4,12 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bert_jax.config import choose, to_plain
 from bert_jax.tables.unit import RECORD, Unit
 
 NOT_RUN = "not run"
-State = Literal["done", "failed", "stopped", "not run", "blocked"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Record:
         finished: date and time.
     """
 
-    state: State
+    state: str
     command: tuple[str, ...]
     restarts: int
     seconds: float
@@ -39,12 +38,12 @@ class Status:
     """Where a unit stands.
 
     Attributes:
-        state: "blocked" = a unit that it needs has failed.
+        state: "done", "failed", "stopped", "not run", or "blocked": a unit that it needs has failed.
         reason: of a failed or blocked one.
         seconds: that it has run.
     """
 
-    state: State
+    state: str
     reason: str = ""
     seconds: float = 0.0
 
@@ -110,7 +109,8 @@ def read_record(directory: Path) -> Record | None:
     if not path.exists():
         return None
     values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return Record(**values | {"command": tuple(values["command"])})
+    values["command"] = tuple(values["command"])
+    return Record(**values)
 
 
 def write_record(directory: Path, record: Record) -> None:

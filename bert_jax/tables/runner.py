@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from bert_jax.tables.plan import Plan, Record, State, read_record, write_record
+from bert_jax.tables.plan import Plan, Record, read_record, write_record
 from bert_jax.tables.unit import LOG, OUTPUT, Unit
 from bert_jax.training.preemption import EXIT_CODE
 from bert_jax.training.workdir import take_lock
@@ -91,7 +91,7 @@ class Runner:
                 lock.close()
         # Whoever ended a unit that was asked to stop, it is no failure.
         stopped = code == EXIT_CODE or (self.stopped and code != 0)
-        state: State = "done" if code == 0 else "stopped" if stopped else "failed"
+        state = "done" if code == 0 else "stopped" if stopped else "failed"
         record = Record(
             state=state,
             command=tuple(unit.command(self._plan.table)),

@@ -36,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     preset = choose("preset", options.preset, PRESETS)
     layers, hidden = (6, 384) if preset in ("laptop", "smoke") else (12, 768)
-    config = ConfigDict(
+    config: Any = ConfigDict(
         {
             "table": "feature_layers",  # of bert_jax.tables.kinds.TABLES
             "name": "feature_layers",  # of the table's directory

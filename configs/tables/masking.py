@@ -40,7 +40,7 @@ def get_config(arg: str = "") -> ConfigDict:
     columns = {"paper": ("mnli", "ner", "ner_features"), "smoke": ("mrpc",)}.get(
         preset, ("sick", "ner", "ner_features")
     )
-    config = ConfigDict(
+    config: Any = ConfigDict(
         {
             "table": "variants",  # of bert_jax.tables.kinds.TABLES
             "name": "masking",  # of the table's directory

@@ -9,8 +9,8 @@ Expect:   not run yet; GLUE test scores of four sizes are published and stand be
 Source:   google-research/bert README, 11 March 2020; Turc et al. 2019
 
 They were trained by the README's sweep, the best of batch 8 to 128 and rates 3e-4 to 3e-5, 4 epochs; here each has one
-setting, config.finetuning. preset=one_gpu has the four with a name (tiny, mini, small, medium), laptop these a quarter as
-wide.
+setting, config.finetuning. preset=one_gpu has the four with a name (tiny, mini, small, medium), laptop these a quarter
+as wide.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
     sizes = {"laptop": tuple(_SCALED), "one_gpu": tuple(_SCALED.values()), "smoke": ("1-16-2",)}.get(preset, SIZES)
     tasks = {"paper": TASKS, "smoke": ("mrpc",)}.get(preset, ("cola", "sst2", "mrpc", "stsb", "rte"))
     stands_for = ",".join(f"{row}={paper}" for row, paper in _SCALED.items()) if preset == "laptop" else ""
-    config = ConfigDict(
+    config: Any = ConfigDict(
         {
             "table": "model_size",  # of bert_jax.tables.kinds.TABLES
             "name": "small_berts",  # of the table's directory

@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,8 +16,8 @@ def vectors(kept):
 
 def test_one_layer_needs_no_mixture_and_several_learn_one():
     model = Tagger(TaggerConfig(cells=4, layers=1), 3)
-    single = model.init(jax.random.key(0), vectors(1), MASK)["params"]
-    several = model.init(jax.random.key(0), vectors(2), MASK)["params"]
+    single: Any = model.init(jax.random.key(0), vectors(1), MASK)["params"]
+    several: Any = model.init(jax.random.key(0), vectors(2), MASK)["params"]
     assert "mixture" not in single
     assert several["mixture"]["weights"].shape == (2,)
     assert several["classifier"]["kernel"].shape == (8, 3)
@@ -26,9 +28,9 @@ def test_a_mixture_of_equal_layers_is_the_layer():
     one, two = vectors(1), jnp.concatenate([vectors(1)] * 2, axis=1)
     params = model.init(jax.random.key(0), two, MASK)["params"]
     alone = {name: values for name, values in params.items() if name != "mixture"}
-    np.testing.assert_allclose(
-        model.apply({"params": params}, two, MASK), model.apply({"params": alone}, one, MASK), rtol=1e-5
-    )
+    mixed: Any = model.apply({"params": params}, two, MASK)
+    single: Any = model.apply({"params": alone}, one, MASK)
+    np.testing.assert_allclose(mixed, single, rtol=1e-5)
 
 
 def test_dropout_is_a_function_of_its_seed_and_off_without():

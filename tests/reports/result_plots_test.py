@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 from bert_jax.reports.result_plots import Axis, Point, Series, bars, scatter
 
@@ -17,7 +18,7 @@ def test_points_are_drawn_with_their_labels_and_what_cannot_be_is_left_out():
 def test_bars_have_the_published_value_beside_where_there_is_one():
     ours = Series("ours", (Point(0.0, 30.0, "last", 1.0), Point(0.0, 20.0, "static")))
     figure = bars("t", Axis("F1"), ours, Series("paper", (Point(0.0, 94.9, "last"), Point(0.0, math.nan, "static"))))
-    (axes,) = figure.axes
+    axes: Any = figure.axes[0]
     assert [patch.get_width() for patch in axes.patches] == [30.0, 20.0]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["last", "static"]
     marks = [line for line in axes.lines if line.get_marker() == "D"]

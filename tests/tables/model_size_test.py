@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pytest
 
@@ -7,7 +8,7 @@ from bert_jax.tables.plan import Record, write_record
 from configs.tables import model_size, small_berts
 
 
-def table(config_file=model_size, preset="laptop", **overrides):
+def table(config_file: Any = model_size, preset: Any = "laptop", **overrides):
     config = config_file.get_config(f"preset={preset}")
     config.update_from_flattened_dict(overrides)
     return make_table(config)
