@@ -41,6 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "pooling": "first",  # piece of a word; §5.3
                 "document_context": True,  # of a BERT, where the file has documents; §5.3
                 "max_seq_length": 0,  # of a BERT's rows; 0: as the model takes
+                "dtype": "float32",  # that vectors are kept in; or float16, for large files and many layers
             },
             "model": {
                 "cells": cells,  # of each direction; §5.3

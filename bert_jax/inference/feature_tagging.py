@@ -88,7 +88,7 @@ class Split:
 
     Attributes:
         file: that was read.
-        vectors: float32 [kept, words, width] a sentence.
+        vectors: [kept, words, width] a sentence, float32 or float16.
         label_ids: int32 [words] a sentence; -1 for a tag that the training file has not.
     """
 

@@ -32,6 +32,7 @@ class FeatureSource:
         document_context: whether a sentence is read with its document, where the file has documents and the model is a
             BERT.
         max_seq_length: of a BERT's rows; 0 = as long as the model takes.
+        dtype: that vectors are kept in, "float32" or "float16"; 12 layers of 768 of 300,000 words are 11 GB of float32.
     """
 
     checkpoint: str
@@ -40,6 +41,7 @@ class FeatureSource:
     pooling: str = "first"
     document_context: bool = True
     max_seq_length: int = 0
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         """Refuse what is no source."""
@@ -74,7 +76,7 @@ class WordVectors:
                 raise ValueError(f"{source.checkpoint} is an ELMo, whose layer 0 is its words by themselves: layers=0")
             encoder, layers = _without_context(encoder), "0"
         choice = LayerChoice.parse(layers, encoder.num_outputs, source.combine)
-        return cls(source, FeatureExtractor(encoder, choice, source.pooling, batch_size=_BATCH_SIZE))
+        return cls(source, FeatureExtractor(encoder, choice, source.pooling, source.dtype, _BATCH_SIZE))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -82,7 +84,7 @@ class WordVectors:
         return self.extractor.shape
 
     def of(self, file: ConllFile, notes: Notes) -> list[np.ndarray]:
-        """Return float32 [kept, words, width] of every sentence of a file, in order."""
+        """Return [kept, words, width] of every sentence of a file, in order."""
         in_context = self.source.document_context and file.has_boundaries
         groups = file.documents if in_context and isinstance(self.extractor.encoder, BertFeatures) else None
         lines = groups or [(sentence,) for sentence in file.sentences]

@@ -107,8 +107,8 @@ class FeatureLayers:
             f"layer{'s' * (tagging.layers > 1)} of {tagging.cells} cells a direction, without CRF; weighted sums are "
             "learned with it.",
             f"F1 of entities as conlleval's, after the last epoch; mean ± the sample's standard deviation of "
-            f"{tagging.restarts} restarts. Files: {tagging.train}, {tagging.dev}. The paper's values are of "
-            "CoNLL-2003, with BERT-Base and its best of some settings.",
+            f"{tagging.restarts} restart{'s' * (tagging.restarts > 1)}. Files: {tagging.train}, {tagging.dev}. The "
+            "paper's values are of CoNLL-2003, with BERT-Base and its best of some settings.",
             *self.remarks,
         )
         table = ResultsTable(tuple(columns), tuple(rows))

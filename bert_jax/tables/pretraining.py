@@ -161,7 +161,8 @@ def given(name: str, address: str) -> Model:
     """Return a checkpoint from elsewhere; one of another system is converted first, since a run can be evaluated."""
     if address.startswith(f"{RUN}:"):
         return Model(name, address, (), given=True)
-    unit = Unit(f"convert-{name}", "convert", (f"--from={address}", f"--to=run:{HERE}/{RUN}"))
+    arguments = (f"--from={address}", f"--to=run:{HERE}/{RUN}")
+    unit = Unit(f"convert-{name}", "convert", arguments, begins_anew=True)
     return Model(name, unit.run_address, (unit,), given=True)
 
 

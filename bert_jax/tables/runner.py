@@ -1,6 +1,7 @@
 """Runs units as programs of their own, one after the other; a signal stops the one that runs, which saves itself."""
 
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from types import FrameType
 from typing import IO, Any
 
 from bert_jax.tables.plan import Plan, Record, read_record, write_record
-from bert_jax.tables.unit import LOG, OUTPUT, Unit
+from bert_jax.tables.unit import LOG, OUTPUT, RUN, Unit
 from bert_jax.training.preemption import EXIT_CODE
 from bert_jax.training.workdir import take_lock
 
@@ -82,6 +83,8 @@ class Runner:
         before = read_record(directory)
         lock = take_lock(directory)
         try:
+            if unit.begins_anew:
+                shutil.rmtree(directory / RUN, ignore_errors=True)
             self._say(f"{prefix}{unit.name}: begins, log {directory / LOG}")
             started = time.monotonic()
             code = self._wait(unit, directory, prefix)

@@ -29,6 +29,7 @@ class Unit:
         restarts: trials that the command trains, as `--seeds`; 0 = it has none. Not part of the fingerprint: with more
             of them the command goes on, and trains the new ones only.
         incidental: further arguments that change no result and no fingerprint.
+        begins_anew: whether what an interrupted or failed attempt left is in the way, and is removed.
         flops: of training, by the formulas of `training/throughput.py`; 0 = not known, or little.
     """
 
@@ -38,6 +39,7 @@ class Unit:
     needs: tuple["Unit", ...] = ()
     restarts: int = 0
     incidental: tuple[str, ...] = ()
+    begins_anew: bool = False
     flops: float = 0.0
 
     @functools.cached_property

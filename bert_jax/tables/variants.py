@@ -112,7 +112,7 @@ class Variants:
         notes = (
             f"Every row: {model.num_hidden_layers} layers, {model.hidden_size} wide, {model.num_attention_heads} "
             f"heads, {self.pretraining.tokens / 1e6:,.1f}M tokens; dev scores, mean ± the sample's standard deviation "
-            f"of {self.finetuning.restarts} restarts of fine-tuning.",
+            f"of {self.finetuning.restarts} restart{'s' * (self.finetuning.restarts > 1)} of fine-tuning.",
             *self.remarks,
         )
         return Report(self.title, source, table, self._pictures(rows), notes)

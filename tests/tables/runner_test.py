@@ -87,3 +87,13 @@ def test_a_unit_is_run_by_one_process_at_a_time(tmp_path):
     assert lock is not None
     with lock, Runner(Plan.of([unit], tmp_path), print) as runner, pytest.raises(WorkdirInUseError):
         runner.run(unit)
+
+
+def test_what_a_failed_conversion_left_is_not_in_the_way(tmp_path):
+    code = "import os; os.mkdir('{here}/run'); assert os.path.exists('{here}/mended')"
+    unit = script("convert", code, begins_anew=True)
+    plan = Plan.of([unit], tmp_path)
+    run(plan)
+    (unit.directory(tmp_path) / "mended").touch()
+    run(plan)
+    assert plan.status(unit).state == "done"

@@ -13,5 +13,5 @@ class Script(Unit):
         return ["-c", *super().command(table)[2:]]
 
 
-def script(name, code, needs=(), restarts=0):
-    return Script(name, "none", (code,), tuple(needs), restarts)
+def script(name, code, needs=(), **values):
+    return Script(name, "none", (code,), tuple(needs), **values)
