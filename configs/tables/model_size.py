@@ -13,7 +13,7 @@ The corpus is data/wiki_books with the set nsp-128 (paper: nsp-512 too; laptop: 
   python -m launch.prepare \
       --config=configs/corpus.py:name=wiki_books,wikipedia=WIKI,books=BOOKS,vocab_size=8192,sets=nsp-64
 preset=laptop has the paper's six shapes, scaled down: layers by 3, widths by 8, heads by 4 (one for 3), so that the
-largest is 8-128-4; equal tokens a size; SICK in MNLI's place, and SST-2's first 5,000 rows.
+largest is 8-128-4; equal tokens a size; SICK in MNLI's place, SST-2's first 5,000 rows, texts cut to 64 pieces.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ _REMARKS = {
     "laptop": (
         "Sizes are the paper's scaled down: layers by 3, widths by 8, heads by 4 (one for the paper's three); each "
         "stands beside the paper's size of its place.",
-        "Models of this size, after 20 million tokens, show whether perplexity falls with size; a difference from "
+        "Models of this size, after 16 million tokens, show whether perplexity falls with size; a difference from "
         "the paper's values says nothing about either.",
         "SICK stands in MNLI's place: three classes too, and 4,500 rows in place of 392,702.",
     ),
