@@ -15,7 +15,7 @@ from bert_jax.models.elmo import named_size
 from bert_jax.reports.page import Picture, Report
 from bert_jax.reports.result_plots import Axis, Point, Series, bars
 from bert_jax.reports.results_table import Cell, Column, ResultsTable
-from bert_jax.tables.cost import Estimate, finetuning_flops
+from bert_jax.tables.cost import Estimate, ner_flops
 from bert_jax.tables.finetuning import Finetuning, finetuned
 from bert_jax.tables.outcomes import score_cell
 from bert_jax.tables.plan import Plan
@@ -24,7 +24,6 @@ from bert_jax.tables.published import TABLE_7
 from bert_jax.tables.tagging import ElmoPretraining, Tagging, Vectors, pretrained_elmo, tagged
 from bert_jax.tables.unit import Unit
 
-_PIECES_A_WORD, _PIECES_A_ROW = 1.6, 64.0  # about; for the cost
 FINETUNED, ELMO, STATIC = "finetuned", "elmo", "static"
 
 
@@ -133,9 +132,9 @@ class FeatureLayers:
         if vectors is None:
             files = {f"ner_{name}": getattr(self._tagging, name) for name in ("train", "dev", "test")}
             unit = finetuned(dataclasses.replace(self.finetuning, **files), bert, "ner", None)
-            pieces = self.tagging.words * _PIECES_A_WORD * self.finetuning.num_epochs * self.finetuning.restarts
             sizes = BertConfig(**_sizes(self.num_layers, self.hidden_size), vocab_size=1)
-            return dataclasses.replace(unit, flops=finetuning_flops(sizes, _PIECES_A_ROW, pieces / _PIECES_A_ROW))
+            times = self.finetuning.num_epochs * self.finetuning.restarts
+            return dataclasses.replace(unit, flops=ner_flops(sizes, float(self.tagging.words * times)))
         if row == ELMO:
             model = (
                 Model("elmo", self.elmo_checkpoint, (), given=True)

@@ -15,7 +15,7 @@ from bert_jax.models.bert import named_size
 from bert_jax.reports.page import Picture, Report
 from bert_jax.reports.result_plots import Axis, Point, Series, bars
 from bert_jax.reports.results_table import Cell, Column, ResultsTable
-from bert_jax.tables.cost import Estimate
+from bert_jax.tables.cost import Estimate, ner_flops
 from bert_jax.tables.finetuning import TASKS, Finetuning, finetuned
 from bert_jax.tables.outcomes import score_cell
 from bert_jax.tables.plan import Plan
@@ -127,7 +127,11 @@ class Variants:
             return tagged(self.tagging, f"{column}-{row}", model, _CONCAT, sizes.hidden_size)
         changes = {"bilstm_cells": self.bilstm_cells} if variant(row).with_bilstm else {}
         named = dataclasses.replace(model, name=row)  # rows that share a pretraining have units of their own
-        return finetuned(self.finetuning, named, column, sizes, changes)
+        unit = finetuned(self.finetuning, named, column, sizes, changes)
+        if column != "ner":
+            return unit
+        times = self.finetuning.num_epochs * self.finetuning.restarts
+        return dataclasses.replace(unit, flops=ner_flops(sizes, float(self.tagging.words * times)))
 
     def _pictures(self, rows: list[tuple[Cell, ...]]) -> tuple[Picture, ...]:
         """Return a bar chart a column that has values."""
