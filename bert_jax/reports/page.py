@@ -185,5 +185,6 @@ dd { margin: 0; overflow-wrap: anywhere; }
   table { font-size: 7.5pt; }
   tr { break-inside: avoid; }
   thead { display: table-header-group; }
+  img { max-height: 150mm; }
 }
 """

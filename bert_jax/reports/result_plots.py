@@ -95,7 +95,8 @@ def bars(title: str, y: Axis, ours: Series, published: Series) -> Figure:
     if at:
         axes.plot([v for v, _ in at], [p for _, p in at], ls="", marker="D", color=COLORS[1], label=published.name)
     for place, point in zip(places, ours.points, strict=True):
-        axes.annotate(f"{point.y:.1f}", (0, place), (4, -3), textcoords="offset points", fontsize=8, color="white")
+        end = (point.y + (0.0 if math.isnan(point.error) else point.error), place)
+        axes.annotate(f"{point.y:.1f}", end, (5, -3), textcoords="offset points", fontsize=8)
     axes.set_yticks(list(places), names)
     axes.invert_yaxis()
     axes.set_xlabel(y.name)
@@ -113,6 +114,7 @@ def _blank(title: str) -> tuple[Figure, Axes]:
 
 def _finish(axes: Axes) -> None:
     axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False, fontsize=9)
