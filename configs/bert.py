@@ -35,7 +35,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from bert_jax.config import choose, parse_arg
-from bert_jax.models.bert import NAMED_SIZES, VOCAB_SIZES, BertConfig, named_size
+from bert_jax.models.bert import VOCAB_SIZES, BertConfig, named_size
 from bert_jax.training.throughput import bert_row_flops
 
 RECIPES = ("paper", "fast", "small")
@@ -47,14 +47,15 @@ def get_config(arg: str = "") -> ConfigDict:
     """Return the config of a pretraining run; see the head of this file."""
     options: Any = parse_arg(
         arg,
-        size="base",  # demo, or a name of bert_jax.models.bert.NAMED_SIZES: base, large, mini, L2-H128, 3-768-12 …
+        size="base",  # demo, base, large, mini, L2-H128 …, or layers-hidden-heads, such as 3-768-12
         phase=1,  # 1: 128 tokens a row; 2: 512, begun from a run of phase 1
         recipe="paper",  # of RECIPES
         vocab="corpus",  # corpus: its tokenizer's; uncased, cased: the released sizes, which the corpus must have
         preset="paper",  # of PRESETS: how long, and on what
         optimizer="",  # of OPTIMIZERS; empty: adamw_bert for recipe=paper, else adamw
     )
-    choose("size", str(options.size), ("demo", *NAMED_SIZES))
+    if options.size != "demo":
+        named_size(options.size)  # an error if it is none
     choose("recipe", options.recipe, RECIPES)
     choose("preset", options.preset, PRESETS)
     choose("phase", str(options.phase), ("1", "2"))
@@ -114,6 +115,7 @@ def _paper(options: Any) -> ConfigDict:
                 "scan_unroll": size["num_hidden_layers"] if size["num_hidden_layers"] <= 4 else 1,
                 "vocab_size_multiple": 1,  # the embedding table is padded to it
                 "position_init": "normal",  # as released; sinusoids: short trainings learn order much sooner
+                "causal": False,  # true: left to right, with masking.unit=next and no next_sentence; Table 5
             },
             "objective": {
                 "next_sentence": True,  # false: masked words alone; the corpus may then be pairs=none
@@ -127,7 +129,7 @@ def _paper(options: Any) -> ConfigDict:
                 "prefetch_batches": 8,  # made ahead
             },
             "masking": {
-                "unit": "token",  # or word (whole words), ngram
+                "unit": "token",  # or word (whole words), ngram; next: predict the next token, of a causal model
                 "masked_fraction": 0.15,  # of a row's tokens; §3.1
                 "mask_token_fraction": 0.8,  # of the chosen: [MASK]; §3.1
                 "random_token_fraction": 0.1,  # of the chosen: a random token; §3.1

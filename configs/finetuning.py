@@ -24,6 +24,7 @@ def finetuning(family: str, recipe: str) -> Any:
             "init_from": "",  # address of the checkpoint: hf:DIR, run:DIR[@STEP|@best], google:PREFIX
             "num_epochs": 3,  # times that every row is trained on; A.3
             "warmup_fraction": 0.1,  # of the steps; run_classifier.py
+            "bilstm_cells": 0,  # of each direction of a new BiLSTM before the classifier; 0: none. "+ BiLSTM", Table 5
             "model": {  # changes of the checkpoint's own
                 "hidden_dropout_prob": 0.1,  # A.3: as in pretraining
                 "attention_probs_dropout_prob": 0.0 if fast else 0.1,  # likewise

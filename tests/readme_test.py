@@ -39,7 +39,7 @@ for command in json.loads(sys.argv[2]):
 
 def texts() -> list[str]:
     """Return the documents, the docstrings at the head of launchers and configs, and the end of the demo."""
-    sources = [*(ROOT / "launch").glob("*.py"), *(ROOT / "configs").glob("*.py")]
+    sources = [*(ROOT / "launch").glob("*.py"), *(ROOT / "configs").rglob("*.py")]
     heads = [ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) for path in sorted(sources)]
     return [*(path.read_text(encoding="utf-8") for path in DOCUMENTS), *filter(None, heads), demo.NEXT]
 

@@ -175,7 +175,8 @@ class Predictor:
     def _runner(self) -> HeldOutRunner:
         config = dataclasses.replace(self.weights.config, attention="xla")  # which runs everywhere
         outputs = 2 if self.head == "span" else self._num_outputs
-        objective = DownstreamObjective(config, self.head, outputs)
+        bilstm_bias = self.weights.params.get("heads/bilstm/forward_0/cell/hf/bias", ())
+        objective = DownstreamObjective(config, self.head, outputs, len(bilstm_bias))
         return HeldOutRunner(objective, self.batch_size, _MAX_BUCKETS, make_mesh(MeshConfig(), jax.local_devices()[:1]))
 
     @functools.cached_property

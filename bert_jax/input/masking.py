@@ -21,7 +21,8 @@ from bert_jax.config import choose
 from bert_jax.corpus.records import Rows
 from bert_jax.input import hashing
 
-UNITS = ("token", "word", "ngram")
+NEXT = "next"
+UNITS = ("token", "word", "ngram", NEXT)
 _CORRUPTION, _NGRAMS = 1, 2  # what a row's further draws are for
 _POSITION_BITS = np.uint64(0xFFFF)  # a row holds at most 65,535 tokens (records.RecordFormat)
 _LAST = np.uint64(0xFFFF_FFFF_FFFF_FFFF)  # sorts behind every candidate
@@ -32,7 +33,9 @@ class MaskingConfig:
     """How masks are drawn; a set with static masks (mode `google`) uses its stored ones and ignores this.
 
     Attributes:
-        unit: "token", "word" (whole words) or "ngram" (1 to max_ngram_words whole words, lengths weighted 1/n).
+        unit: "token", "word" (whole words) or "ngram" (1 to max_ngram_words whole words, lengths weighted 1/n); or
+            "next": nothing is masked, and every token is to predict the one behind it (of a causal model), the first
+            max_predictions_per_row of them.
         masked_fraction: of a row's real tokens, special ones counted, that is to be predicted; in (0, 1].
         mask_token_fraction: of the chosen tokens that become [MASK].
         random_token_fraction: of the chosen tokens that become any token of the vocabulary; the rest stays.
@@ -97,6 +100,8 @@ def mask_rows(
     """
     if rows.num_masked is not None:
         return _stored_masks(rows)
+    if config.unit == NEXT:
+        return _next_tokens(rows, config.max_predictions_per_row)
     real = rows.sequence_ids > 0
     candidates = real & (rows.input_ids != special_ids["cls"])
     candidates &= rows.input_ids != special_ids["sep"]
@@ -114,6 +119,27 @@ def mask_rows(
             starts = _ngram_starts(starts, candidates, keys, config.max_ngram_words)
         chosen = _choose_groups(starts, candidates, keys, wanted)
     return _corrupt(rows.input_ids, chosen, keys, config, special_ids["mask"], vocab_size)
+
+
+def predictions_wanted(config: MaskingConfig, sequence_length: int) -> int:
+    """Return how many tokens of a full row of this length are predicted, if max_predictions_per_row allows."""
+    return sequence_length - 1 if config.unit == NEXT else round(config.masked_fraction * sequence_length)
+
+
+def _next_tokens(rows: Rows, max_predictions: int) -> dict[str, np.ndarray]:
+    """Return the rows as they are; each token of a sequence but its last is to predict the one behind it."""
+    ids, sequences = rows.input_ids, rows.sequence_ids
+    predicts = (sequences[:, :-1] > 0) & (sequences[:, :-1] == sequences[:, 1:])
+    # Places that predict, in order, before those that do not.
+    order = np.argsort(~predicts, axis=1, kind="stable")[:, :max_predictions]
+    weights = np.take_along_axis(predicts, order, axis=1)
+    filler = ((0, 0), (0, max_predictions - order.shape[1]))
+    predictions = {
+        "masked_lm_positions": np.where(weights, order, 0).astype(np.int32),
+        "masked_lm_ids": np.where(weights, np.take_along_axis(ids[:, 1:], order, axis=1), 0).astype(np.int32),
+        "masked_lm_weights": weights.astype(np.float32),
+    }
+    return {"input_ids": ids, **{name: np.pad(values, filler) for name, values in predictions.items()}}
 
 
 def _stored_masks(rows: Rows) -> dict[str, np.ndarray]:

@@ -49,7 +49,13 @@ def read(path: Path) -> tuple[BertConfig, dict[str, Any]]:
 
 
 def write(config: BertConfig, more: dict[str, Any]) -> dict[str, Any]:
-    """Return Hugging Face's config.json of a model, with `more` of its keys."""
+    """Return Hugging Face's config.json of a model, with `more` of its keys.
+
+    Raises:
+        ValueError: a left-to-right model, whose pooler reads another token than theirs.
+    """
+    if config.causal:
+        raise ValueError("the model is left-to-right (model.causal); Hugging Face's BERT would read it both ways")
     act = {"gelu": "gelu", "gelu_tanh": "gelu_new"}[config.hidden_act]
     sizes = {name: value for name, value in dataclasses.asdict(config).items() if name in (*SIZES, *_SETTINGS)}
     return {"model_type": "bert", **more, **sizes, "hidden_act": act}

@@ -21,16 +21,19 @@ MASK_BIAS = -10_000.0
 
 
 def attention_mask(
-    input_mask: Int[Array, "batch length"], sequence_ids: Int[Array, "batch length"], packed: bool
+    input_mask: Int[Array, "batch length"], sequence_ids: Int[Array, "batch length"], packed: bool, causal: bool = False
 ) -> Bool[Array, "batch 1 queries length"]:
     """Return which keys a query may look at.
 
     Unpacked rows: every real token, for all queries alike (queries axis of size 1). Packed rows: the tokens of the
-    query's own sequence; padding (sequence 0) sees padding only. Padding is never seen by a real token.
+    query's own sequence; padding (sequence 0) sees padding only. Padding is never seen by a real token. Causal: of
+    these the query's own token and those to its left.
     """
-    if not packed:
-        return input_mask[:, None, None, :] > 0
-    return sequence_ids[:, None, :, None] == sequence_ids[:, None, None, :]
+    if packed:
+        mask = sequence_ids[:, None, :, None] == sequence_ids[:, None, None, :]
+    else:
+        mask = input_mask[:, None, None, :] > 0
+    return mask & jnp.tri(input_mask.shape[1], dtype=bool) if causal else mask
 
 
 def dot_product_attention(

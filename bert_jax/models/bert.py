@@ -6,6 +6,7 @@ pooler is optional; the embedding table may be padded to a multiple that the har
 """
 
 import dataclasses
+import re
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -63,6 +64,8 @@ class BertConfig(TransformerConfig):
         vocab_size_multiple: the embedding table is padded to a multiple of it; padding pieces have probability 0.
         position_init: initial values of the position embeddings: "normal", as released, or "sinusoids", from which
             short trainings learn the order of words much sooner.
+        causal: whether a token sees itself and what is to its left only, as in the left-to-right models of BERT's
+            Table 5. [CLS] then sees nothing, so the pooler reads each sequence's last token (the paper does not say).
     """
 
     vocab_size: int
@@ -70,6 +73,7 @@ class BertConfig(TransformerConfig):
     type_vocab_size: int = 2
     vocab_size_multiple: int = 1
     position_init: str = "normal"
+    causal: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
@@ -86,13 +90,14 @@ class BertConfig(TransformerConfig):
 
 
 def named_size(name: str) -> dict[str, Any]:
-    """Return the four size fields of a published BERT, as keywords for `BertConfig`.
+    """Return the four size fields of a BERT, as keywords for `BertConfig`.
 
     Args:
-        name: base, large; tiny, mini, small, medium; L2-H128 … L12-H768 (the 24 small models); 3-768-12 … 24-1024-16
-            (layers, hidden size, heads: the six of BERT's Table 6).
+        name: base, large; tiny, mini, small, medium; L2-H128 … L12-H768 (the 24 small models); or layers, hidden size
+            and heads: 3-768-12 … 24-1024-16 (the six of BERT's Table 6), or any others.
     """
-    layers, hidden, heads = NAMED_SIZES[choose("model size", name, NAMED_SIZES)]
+    triple = re.fullmatch(r"(\d+)-(\d+)-(\d+)", name)
+    layers, hidden, heads = map(int, triple.groups()) if triple else NAMED_SIZES[choose("size", name, NAMED_SIZES)]
     return {
         "hidden_size": hidden,
         "num_hidden_layers": layers,
@@ -218,16 +223,29 @@ class Bert(nn.Module):
         seed = None if dropout_seed is None else fold_seed(dropout_seed, _EMBEDDINGS_SITE)
         embedded = self.embeddings(input_ids, segment_ids, position_ids, seed)
         embedded = with_logical_constraint(embedded, ("batch", "length", "embed"))
-        mask = attention_mask(input_mask, sequence_ids, packed)
+        mask = attention_mask(input_mask, sequence_ids, packed, config.causal)
+        pooled_at = _last_tokens(input_mask, sequence_ids, num_sequences) if config.causal else sequence_starts
         if output_positions is not None and self.add_pooler:
-            output_positions = jnp.concatenate([sequence_starts, output_positions], axis=1)
+            output_positions = jnp.concatenate([pooled_at, output_positions], axis=1)
         hidden, layer_outputs = self.layers(embedded, mask, dropout_seed, output_positions)
         pooled = None
         if self.add_pooler:
             if output_positions is not None:
                 first, hidden = hidden[:, :num_sequences], hidden[:, num_sequences:]
             else:
-                first = jnp.take_along_axis(hidden, sequence_starts[:, :, None], axis=1) if packed else hidden[:, :1]
+                at_start = not (packed or config.causal)
+                first = hidden[:, :1] if at_start else jnp.take_along_axis(hidden, pooled_at[:, :, None], axis=1)
             pooled = jnp.tanh(self.pooler(first))  # [batch, sequences, embed]
         all_hidden = None if layer_outputs is None else jnp.concatenate([embedded[None], layer_outputs])
         return BertOutput(hidden, pooled, all_hidden)
+
+
+def _last_tokens(
+    input_mask: Int[Array, "batch length"], sequence_ids: Int[Array, "batch length"], num_sequences: int
+) -> Int[Array, "batch sequences"]:
+    """Return where each sequence of a row ends; 0 for one that is not there, if the row is empty."""
+    if num_sequences == 1:
+        return jnp.maximum(jnp.sum(input_mask, axis=1, keepdims=True) - 1, 0)
+    numbers = jnp.arange(1, num_sequences + 1)[None, :, None]
+    up_to = (sequence_ids[:, None, :] > 0) & (sequence_ids[:, None, :] <= numbers)
+    return jnp.maximum(jnp.sum(up_to, axis=2) - 1, 0)

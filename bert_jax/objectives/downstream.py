@@ -37,16 +37,18 @@ class DownstreamObjective(LinenObjective):
         config: the model.
         head: "sentences", "tokens", "span" or "choices".
         outputs: of the classifier, see `BertForTask`.
+        bilstm_cells: likewise.
     """
 
     config: BertConfig
     head: str
     outputs: int
+    bilstm_cells: int = 0
 
     @property
     def model(self) -> BertForTask:
         """The Linen module."""
-        return BertForTask(self.config, self.head, self.outputs)
+        return BertForTask(self.config, self.head, self.outputs, self.bilstm_cells)
 
     @property
     def inputs(self) -> tuple[Array, ...]:

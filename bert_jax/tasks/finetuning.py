@@ -67,6 +67,7 @@ class FinetuneConfig:
         model: the checkpoint's, with the config's changes.
         data: the family's.
         optim, train, eval, mesh: see their classes.
+        bilstm_cells: of each direction of a new BiLSTM between encoder and classifier; 0 = none.
     """
 
     family: str
@@ -80,11 +81,14 @@ class FinetuneConfig:
     train: TrainConfig
     eval: FinetuneEval
     mesh: MeshConfig
+    bilstm_cells: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
         if self.num_epochs < 1:
             raise ValueError(f"config.num_epochs is {self.num_epochs}; use 1 or more")
+        if self.bilstm_cells < 0:
+            raise ValueError(f"config.bilstm_cells is {self.bilstm_cells}; use 0 (none) or more")
         if not 0.0 <= self.warmup_fraction < 1.0:
             raise ValueError(f"config.warmup_fraction is {self.warmup_fraction}; use 0 ≤ fraction < 1")
 
@@ -110,7 +114,7 @@ class Prepared:
     @property
     def objective(self) -> DownstreamObjective:
         """What to optimize."""
-        return DownstreamObjective(self.config.model, self.task.head, self.task.outputs)
+        return DownstreamObjective(self.config.model, self.task.head, self.task.outputs, self.config.bilstm_cells)
 
 
 def prepare(section: Any) -> Prepared:

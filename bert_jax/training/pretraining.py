@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from bert_jax.config import build, fingerprint, to_plain
 from bert_jax.corpus.vocabulary import WordPiece
 from bert_jax.input.loader import DataConfig, InstanceSet, evaluation_batches, open_instances, train_batches
-from bert_jax.input.masking import MaskingConfig
+from bert_jax.input.masking import NEXT, MaskingConfig, predictions_wanted
 from bert_jax.input.placement import local_rows
 from bert_jax.models.bert import BertConfig
 from bert_jax.objectives.masked_lm import MaskedLmObjective
@@ -186,6 +186,13 @@ def check_instances(instances: InstanceSet, model: BertConfig, next_sentence: bo
             f"{name} has rows of {record_format.sequence_length} tokens, config.model.max_position_embeddings is "
             f"{model.max_position_embeddings}; use shorter rows or more positions"
         )
+    if masking.unit == NEXT and manifest.masking == "static":
+        raise ValueError(f"{name} has stored masks, so config.masking.unit='next' has no effect; use an online set")
+    if masking.unit == NEXT and not model.causal:
+        raise ValueError(
+            "config.masking.unit is 'next', but config.model.causal is false: a model that sees both sides would see "
+            "what it is to predict; set config.model.causal=true"
+        )
     if next_sentence and manifest.pairs == "none":
         raise ValueError(
             f"{name} has no sentence pairs, but config.objective.next_sentence is true; set it to false, or use an "
@@ -194,16 +201,12 @@ def check_instances(instances: InstanceSet, model: BertConfig, next_sentence: bo
     if manifest.masking == "online":
         wanted = predictions_wanted(masking, record_format.sequence_length)
         if wanted > masking.max_predictions_per_row:
+            share = "the next of" if masking.unit == NEXT else f"masked_fraction {masking.masked_fraction} of"
             raise ValueError(
-                f"config.masking.masked_fraction {masking.masked_fraction} of {record_format.sequence_length} tokens "
-                f"are {wanted} predictions a row, more than max_predictions_per_row "
-                f"{masking.max_predictions_per_row}; set that to {wanted} or more, or mask less"
+                f"config.masking: {share} {record_format.sequence_length} tokens are {wanted} predictions a row, more "
+                f"than max_predictions_per_row {masking.max_predictions_per_row}; set that to {wanted} or more, or "
+                "mask less"
             )
-
-
-def predictions_wanted(masking: MaskingConfig, sequence_length: int) -> int:
-    """Return how many masks a full row of this length has."""
-    return round(masking.masked_fraction * sequence_length)
 
 
 def evaluate_checkpoint(address: str, corpus: str, config: EvalConfig, instances: str = "") -> dict[str, Any]:

@@ -280,3 +280,28 @@ def test_stored_masks_are_used_as_they_are():
 def test_a_config_that_cannot_mask_is_refused(config, message):
     with pytest.raises(ValueError, match=message):
         MaskingConfig(**config)
+
+
+@pytest.mark.parametrize("num_sequences", [1, 2])
+def test_the_next_token_of_the_same_sequence_is_predicted_and_nothing_is_masked(num_sequences):
+    rows = make_rows([6, 4], 14, num_sequences=num_sequences)
+    masked = mask(rows, unit="next", max_predictions_per_row=13)
+    np.testing.assert_array_equal(masked["input_ids"], rows.input_ids)
+    for row, size in enumerate((6, 4)):
+        expected = [sequence * size + place for sequence in range(num_sequences) for place in range(size - 1)]
+        assert chosen_positions(masked, row) == expected
+        ids = masked["masked_lm_ids"][row, : len(expected)]
+        np.testing.assert_array_equal(ids, rows.input_ids[row, np.array(expected) + 1])
+        assert not masked["masked_lm_ids"][row, len(expected) :].any()
+
+
+@pytest.mark.parametrize("most", [3, 50])
+def test_the_first_next_tokens_are_predicted_where_there_is_no_room_for_all(most):
+    masked = mask(make_rows([6], 8), unit="next", max_predictions_per_row=most)
+    assert masked["masked_lm_positions"].shape == (1, most)
+    assert chosen_positions(masked, 0) == list(range(min(most, 5)))
+
+
+def test_a_full_row_predicts_its_share_or_all_but_one():
+    assert masking.predictions_wanted(MaskingConfig(masked_fraction=0.15), 128) == 19
+    assert masking.predictions_wanted(MaskingConfig(unit="next"), 128) == 127

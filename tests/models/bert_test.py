@@ -184,3 +184,44 @@ def test_named_sizes():
 def test_the_vocabulary_is_padded_to_a_multiple():
     config = BertConfig(vocab_size=VOCAB_SIZES["uncased"], vocab_size_multiple=128, **named_size("tiny"))
     assert config.padded_vocab_size == 30_592
+
+
+@pytest.mark.parametrize("rows", [None, 2], ids=["unpacked", "packed"])
+def test_a_causal_model_sees_nothing_to_the_right(rows):
+    config = tiny_config(causal=True)
+    batch = tiny_batch(lengths=(12, 7, 9, 5))
+    batch = batch if rows is None else pack(batch, rows)
+    changed = dict(batch)
+    changed["input_ids"] = batch["input_ids"].at[:, 6:].set(17)
+    hidden, changed_hidden = encode(batch, config).hidden, encode(changed, config).hidden
+    np.testing.assert_array_equal(hidden[:, :6], changed_hidden[:, :6])
+    assert not np.allclose(hidden[:, 6], changed_hidden[:, 6])
+    assert not np.allclose(encode(batch).hidden[:, :6], encode(changed).hidden[:, :6])
+
+
+def test_a_causal_model_pools_the_last_token_packed_or_not():
+    config, batch = tiny_config(causal=True), tiny_batch(lengths=(12, 7, 9, 5))
+    params = random_params(Bert(config), batch)
+    output, packed = encode(batch, config), encode(pack(batch, rows=2), config)
+    last = np.asarray(output.hidden)[np.arange(4), [11, 6, 8, 4]]
+    pooled = np.tanh(last @ np.asarray(params["pooler"]["kernel"]) + np.asarray(params["pooler"]["bias"]))
+    np.testing.assert_allclose(output.pooled[:, 0], pooled, atol=2e-6)
+    np.testing.assert_allclose(packed.pooled.reshape(4, -1), pooled, atol=2e-6)
+
+
+def test_a_causal_model_gives_the_same_where_only_some_outputs_are_read():
+    config, batch = tiny_config(causal=True), tiny_batch(lengths=(12, 7, 9))
+    whole = encode(batch, config)
+    positions = jnp.asarray([[3, 5], [0, 6], [8, 1]])
+    model = Bert(config)
+    inputs = [*model_inputs(model, batch), None, positions]
+    some: Any = model.apply({"params": random_params(model, batch)}, *inputs)
+    expected = jnp.take_along_axis(whole.hidden, positions[..., None], axis=1)
+    np.testing.assert_allclose(some.hidden, expected, atol=2e-6)
+    np.testing.assert_allclose(some.pooled, whole.pooled, atol=2e-6)
+
+
+def test_any_layers_hidden_size_and_heads_are_a_size():
+    assert named_size("1-96-12") == {
+        "num_hidden_layers": 1, "hidden_size": 96, "num_attention_heads": 12, "intermediate_size": 384,
+    }  # fmt: skip

@@ -36,6 +36,8 @@ def test_a_fitting_config_makes_a_job(config):
         ({"model.vocab_size": 30_522}, ValueError, "has 64 word pieces; use 0"),
         ({"model.max_position_embeddings": 16}, ValueError, "rows of 32 tokens.*max_position_embeddings is 16"),
         ({"masking.masked_fraction": 0.9}, ValueError, "29 predictions a row, more than max_predictions_per_row 20"),
+        ({"masking.unit": "next"}, ValueError, "config.model.causal is false: .* set config.model.causal=true"),
+        ({"masking.unit": "next", "model.causal": True}, ValueError, "the next of 32 tokens are 31 predictions a row"),
         ({"data.batch_size": 7, "train.microbatches": 2}, ValueError, "use a multiple of 2"),
         ({"mesh.tensor": 3}, ValueError, "does not fit"),
         ({"optim.warmup_steps": 20}, ValueError, "warmup_steps is 20 of .* would only rise"),

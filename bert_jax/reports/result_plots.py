@@ -1,0 +1,134 @@
+"""Pictures of results: points of several series against one another, and bars; ours beside published ones."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from bert_jax.reports.sweep_plot import COLORS, DASHES, GREY, MARKERS
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A result.
+
+    Attributes:
+        x, y: its place.
+        label: beside it.
+        error: standard deviation of y; nan = not known.
+    """
+
+    x: float
+    y: float
+    label: str = ""
+    error: float = math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """Points of one kind, joined by a line in the order of x.
+
+    Attributes:
+        name: in the legend.
+        points: those with a value.
+    """
+
+    name: str
+    points: tuple[Point, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """An axis: its name, and whether it is logarithmic."""
+
+    name: str
+    log: bool = False
+
+
+def scatter(title: str, x: Axis, y: Axis, series: Sequence[Series]) -> Figure:
+    """Return the figure of some series; those without points are left out of it."""
+    figure, axes = _blank(title)
+    for number, one in enumerate(series):
+        points = sorted((point for point in one.points if _drawable(point, x, y)), key=lambda point: point.x)
+        if not points:
+            continue
+        axes.errorbar(
+            [point.x for point in points],
+            [point.y for point in points],
+            yerr=_errors(points),
+            color=COLORS[number % len(COLORS)],
+            marker=MARKERS[number % len(MARKERS)],
+            linestyle=DASHES[number % len(DASHES)],
+            capsize=3,
+            label=one.name,
+        )
+        for place, point in enumerate(points):
+            side = (5, 5) if place % 2 == 0 else (5, -11)  # neighbours' labels on both sides of the line
+            axes.annotate(point.label, (point.x, point.y), side, textcoords="offset points", fontsize=7.5, color=GREY)
+    for axis, name, scale in ((x, axes.set_xlabel, axes.set_xscale), (y, axes.set_ylabel, axes.set_yscale)):
+        name(axis.name)
+        if axis.log:
+            scale("log")
+    axes.margins(0.12)
+    _finish(axes)
+    return figure
+
+
+def bars(title: str, y: Axis, ours: Series, published: Series) -> Figure:
+    """Return the figure of horizontal bars, one a point of `ours` by its label, with the published values as marks."""
+    figure, axes = _blank(title)
+    names = [point.label for point in ours.points]
+    places = range(len(names))
+    axes.barh(
+        places,
+        [point.y for point in ours.points],
+        xerr=_errors(ours.points),
+        color=COLORS[0],
+        capsize=3,
+        label=ours.name,
+    )
+    marked = {point.label: point.y for point in published.points if not math.isnan(point.y)}
+    at = [(marked[name], place) for place, name in enumerate(names) if name in marked]
+    if at:
+        axes.plot([v for v, _ in at], [p for _, p in at], ls="", marker="D", color=COLORS[1], label=published.name)
+    for place, point in zip(places, ours.points, strict=True):
+        end = (point.y + (0.0 if math.isnan(point.error) else point.error), place)
+        axes.annotate(f"{point.y:.1f}", end, (5, -3), textcoords="offset points", fontsize=8)
+    axes.set_yticks(list(places), names)
+    axes.invert_yaxis()
+    axes.set_xlabel(y.name)
+    _finish(axes)
+    return figure
+
+
+def _blank(title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)  # no pyplot: no window, no global state
+    axes = figure.add_subplot()
+    axes.set_title(title, fontsize=11)
+    return figure, axes
+
+
+def _finish(axes: Axes) -> None:
+    axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(frameon=False, fontsize=9)
+
+
+def _errors(points: Sequence[Point]) -> list[float] | None:
+    """Return the lengths of error bars, None where no point has one."""
+    if all(math.isnan(point.error) for point in points):
+        return None
+    return [0.0 if math.isnan(point.error) else point.error for point in points]
+
+
+def _drawable(point: Point, x: Axis, y: Axis) -> bool:
+    for value, axis in ((point.x, x), (point.y, y)):
+        if not math.isfinite(value) or (axis.log and value <= 0):
+            return False
+    return True

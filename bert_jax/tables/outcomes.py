@@ -1,0 +1,52 @@
+"""What the units of a plan came to, as cells of a table: read from the files that their commands left."""
+
+import json
+import math
+from typing import Any
+
+from bert_jax.reports.results_table import Cell
+from bert_jax.tables.finetuning import RESTARTS
+from bert_jax.tables.plan import Plan
+from bert_jax.tables.unit import OUTPUT, Unit
+
+
+def evaluated(plan: Plan, unit: Unit) -> dict[str, Any]:
+    """Return the row that an evaluation printed; empty if it is not done."""
+    if plan.status(unit).state != "done":
+        return {}
+    return json.loads((unit.directory(plan.table) / OUTPUT).read_text(encoding="utf-8"))
+
+
+def evaluation_cell(plan: Plan, units: list[Unit], metric: str, published: float = math.nan) -> Cell:
+    """Return a metric of evaluations, one for each pretraining seed."""
+    rows = [evaluated(plan, unit) for unit in units]
+    values = tuple(float(row[metric]) for row in rows if metric in row)
+    reasons = [plan.status(unit).missing for unit in units]
+    return Cell(values=values, planned=len(units), published=published, missing=next(filter(None, reasons), ""))
+
+
+def trials(plan: Plan, unit: Unit) -> list[dict[str, Any]]:
+    """Return the results of a unit's restarts there are, those of the plan's seeds, by seed."""
+    folder = unit.directory(plan.table) / RESTARTS / "trials"
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
+    planned = [result for result in results if result["overrides"].get("seed", 0) < unit.restarts]
+    return sorted(planned, key=lambda result: result["overrides"].get("seed", 0))
+
+
+def score_cell(plan: Plan, unit: Unit, metric: str, published: float = math.nan) -> Cell:
+    """Return a score of held-out rows in percent, of the restarts there are; degenerate ones are counted and left out.
+
+    Args:
+        plan: of the unit.
+        unit: a sweep over seeds.
+        metric: of its results, a share; a split other than the first has a prefix, "test/f1".
+        published: to stand beside, in percent.
+    """
+    ended = trials(plan, unit)
+    good = [result for result in ended if not result.get("failed")]
+    status = plan.status(unit)
+    bad = len(ended) - len(good)
+    missing = status.missing or (f"failed: {ended[0]['failed']}" if bad and not good else "")
+    remark = f"{bad} of {len(ended)} degenerate" if bad and good else ""
+    values = tuple(100.0 * result["last"][metric] for result in good)
+    return Cell(values=values, planned=unit.restarts, published=published, missing=missing, remark=remark)

@@ -1,0 +1,73 @@
+"""The effect of model size: held-out perplexity and dev scores of six sizes, beside BERT's Table 6.
+
+Run:      python -m launch.table --config=configs/tables/model_size.py:preset=laptop --plan
+          python -m launch.table --config=configs/tables/model_size.py:preset=laptop --config.finetuning.glue=GLUE
+          python -m launch.table --config=configs/tables/model_size.py --unit=pretrain-12-768-12
+          python -m launch.table --config=configs/tables/model_size.py --config.checkpoints=12-768-12=hf:DIR
+Hardware: preset=laptop: 2 CPU cores; one_gpu: one H200; paper: TPU pods
+Time:     not run yet; --plan estimates it for the device of config.estimate
+Expect:   not run yet; the paper's values stand in the table
+Source:   Devlin et al. 2019, Table 6 and §5.2
+
+The corpus is data/wiki_books with the set nsp-128 (paper: nsp-512 too; laptop: nsp-64 and a vocabulary of 8,192):
+  python -m launch.prepare \
+      --config=configs/corpus.py:name=wiki_books,wikipedia=WIKI,books=BOOKS,vocab_size=8192,sets=nsp-64
+preset=laptop has the paper's six shapes, scaled down: layers by 3, widths by 8, heads by 4 (one for 3), so that the
+largest is 8-128-4; equal tokens a size; SICK in MNLI's place, SST-2's first 5,000 rows, texts cut to 64 pieces.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from bert_jax.config import choose, parse_arg
+from configs.tables.presets import PRESETS, estimate, finetuning, pretraining
+
+TABLE_6 = ("3-768-12", "6-768-3", "6-768-12", "12-768-12", "12-1024-16", "24-1024-16")
+_SCALED = ("1-96-3", "2-96-1", "2-96-3", "4-96-3", "4-128-4", "8-128-4")
+_REMARKS = {
+    "paper": (),
+    "one_gpu": (
+        "Models saw some 80 million tokens, where the paper's saw some 40 billion: the order of sizes may show, the "
+        "paper's values cannot.",
+    ),
+    "laptop": (
+        "Sizes are the paper's scaled down: layers by 3, widths by 8, heads by 4 (one for the paper's three); each "
+        "stands beside the paper's size of its place.",
+        "Models of this size, after 16 million tokens, show whether perplexity falls with size; a difference from "
+        "the paper's values says nothing about either.",
+        "SICK stands in MNLI's place: three classes too, and 4,500 rows in place of 392,702.",
+    ),
+    "smoke": ("A test of the commands; its values mean nothing.",),
+}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Return the config of the table; see the head of this file."""
+    options: Any = parse_arg(
+        arg,
+        preset="paper",  # of PRESETS
+    )
+    preset = choose("preset", options.preset, PRESETS)
+    sizes = {"laptop": _SCALED, "smoke": ("1-16-2", "2-16-2")}.get(preset, TABLE_6)
+    tasks = {"paper": ("mnli", "mrpc", "sst2"), "smoke": ("mrpc",)}.get(preset, ("sick", "mrpc", "sst2"))
+    return ConfigDict(
+        {
+            "table": "model_size",  # of bert_jax.tables.kinds.TABLES
+            "name": "model_size",  # of the table's directory
+            "preset": preset,  # that the values below are of
+            "title": "The effect of model size",
+            "sizes": sizes,  # rows: layers-hidden-heads
+            "published": "table_6",  # values to stand beside
+            # row=published row, with commas between; rows that are not named stand beside their own size
+            "stands_for": ",".join(f"{row}={paper}" for row, paper in zip(sizes, TABLE_6, strict=False) if row != paper)
+            if preset == "laptop"
+            else "",
+            "checkpoints": "",  # row=ADDRESS, with commas between: a checkpoint in place of pretraining
+            "remarks": _REMARKS[preset],  # below the table
+            "pretraining": pretraining(preset),
+            "finetuning": finetuning(preset, tasks),
+            "estimate": estimate(preset),
+        },
+        convert_dict=True,
+    )

@@ -1,0 +1,68 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax.models.bilstm import BiLstm, ends
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def numpy_lstm(inputs, cell):
+    """Read [words, features] with flax's parameters of one LSTM; gates i, f, g, o."""
+    dense = {name: {key: np.asarray(value) for key, value in values.items()} for name, values in cell.items()}
+    hidden = state = np.zeros(len(dense["hi"]["bias"]))
+    outputs = []
+    for word in inputs:
+        gate = {
+            g: word @ dense[f"i{g}"]["kernel"] + hidden @ dense[f"h{g}"]["kernel"] + dense[f"h{g}"]["bias"]
+            for g in "ifgo"
+        }
+        state = sigmoid(gate["f"]) * state + sigmoid(gate["i"]) * np.tanh(gate["g"])
+        hidden = sigmoid(gate["o"]) * np.tanh(state)
+        outputs.append(hidden)
+    return np.array(outputs)
+
+
+@pytest.fixture(scope="module")
+def setup():
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(2, 5, 3)).astype(np.float32)
+    mask = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], np.int32)
+    model = BiLstm(4, layers=2)
+    params = model.init(jax.random.key(0), jnp.asarray(inputs), jnp.asarray(mask))["params"]
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.5, leaf.shape), jnp.float32), params)
+    return model, params, inputs, mask
+
+
+def apply(model, params, inputs, mask):
+    return np.asarray(model.apply({"params": params}, jnp.asarray(inputs), jnp.asarray(mask)))
+
+
+def test_it_equals_two_lstms_a_layer_in_numpy(setup):
+    model, params, inputs, mask = setup
+    outputs = apply(model, params, inputs, mask)
+    for row, length in zip(range(2), mask.sum(axis=1), strict=True):
+        hidden = inputs[row, :length]
+        for layer in range(2):
+            forward = numpy_lstm(hidden, params[f"forward_{layer}"]["cell"])
+            backward = numpy_lstm(hidden[::-1], params[f"backward_{layer}"]["cell"])[::-1]
+            hidden = np.concatenate([forward, backward], axis=1)
+        np.testing.assert_allclose(outputs[row, :length], hidden, atol=1e-5)
+
+
+def test_no_word_sees_padding(setup):
+    model, params, inputs, mask = setup
+    changed = inputs.copy()
+    changed[1, 3:] = 99.0
+    outputs, others = apply(model, params, inputs, mask), apply(model, params, changed, mask)
+    np.testing.assert_array_equal(outputs[1, :3], others[1, :3])
+
+
+def test_ends_are_what_each_direction_read_last(setup):
+    model, params, inputs, mask = setup
+    outputs = apply(model, params, inputs, mask)
+    read = np.asarray(ends(jnp.asarray(outputs), jnp.asarray(mask)))
+    np.testing.assert_array_equal(read[1], np.concatenate([outputs[1, 2, :4], outputs[1, 0, 4:]]))

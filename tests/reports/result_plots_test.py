@@ -1,0 +1,25 @@
+import math
+from typing import Any
+
+from bert_jax.reports.result_plots import Axis, Point, Series, bars, scatter
+
+
+def test_points_are_drawn_with_their_labels_and_what_cannot_be_is_left_out():
+    ours = Series("ours", (Point(2.0, 5.0, "b"), Point(1.0, 6.0, "a", 0.5), Point(0.0, 4.0, "c"), Point(3.0, math.nan)))
+    figure = scatter("t", Axis("x", log=True), Axis("y"), [ours, Series("none", ())])
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["a", "b"]  # 0 has no place on a logarithmic axis
+    assert axes.get_xscale() == "log"
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["ours"]
+
+
+def test_bars_have_the_published_value_beside_where_there_is_one():
+    ours = Series("ours", (Point(0.0, 30.0, "last", 1.0), Point(0.0, 20.0, "static")))
+    figure = bars("t", Axis("F1"), ours, Series("paper", (Point(0.0, 94.9, "last"), Point(0.0, math.nan, "static"))))
+    axes: Any = figure.axes[0]
+    assert [patch.get_width() for patch in axes.patches] == [30.0, 20.0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["last", "static"]
+    marks = [line for line in axes.lines if line.get_marker() == "D"]
+    assert list(marks[0].get_xdata()) == [94.9]
