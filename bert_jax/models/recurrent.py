@@ -245,8 +245,8 @@ def _halved(weights: _Weights, dtype: Any) -> _Weights:
     cells = weights.bias.shape[-1] // GATES
     halves = jnp.repeat(jnp.array([0.5, 1.0, 0.5, 0.5], weights.bias.dtype), cells)
     forget = jnp.repeat(jnp.array([0.0, 0.0, FORGET_BIAS, 0.0], weights.bias.dtype), cells)
-    kernels = ((kernel * halves).astype(dtype) for kernel in (weights.input_kernel, weights.hidden_kernel))
-    return _Weights(*kernels, (weights.bias + forget) * halves, weights.projection.astype(dtype))
+    read, last = (weights.input_kernel * halves).astype(dtype), (weights.hidden_kernel * halves).astype(dtype)
+    return _Weights(read, last, (weights.bias + forget) * halves, weights.projection.astype(dtype))
 
 
 def _sigmoid(squashed: Array) -> Array:

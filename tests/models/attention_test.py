@@ -69,7 +69,7 @@ def test_bfloat16_gradients_are_those_of_float32_rounded():
     mask = jnp.ones((2, 1, 1, 16), bool)
 
     def gradients(dtype):
-        loss = lambda *x: attend(*x, mask, 0.1, jnp.uint32(2)).astype(jnp.float32).var()  # noqa: E731
+        loss = lambda q, k, v: attend(q, k, v, mask, 0.1, jnp.uint32(2)).astype(jnp.float32).var()  # noqa: E731
         return jax.grad(loss, (0, 1, 2))(*(x.astype(dtype) for x in heads))
 
     for narrow, wide in zip(gradients(jnp.bfloat16), gradients(jnp.float32), strict=True):
@@ -80,7 +80,7 @@ def test_bfloat16_gradients_are_those_of_float32_rounded():
 def test_backward_pass_keeps_one_array_of_queries_times_keys():
     heads = random_heads()
     mask = jnp.ones((2, 1, 1, 6), bool)
-    _, backward = jax.vjp(lambda *x: attend(*x, mask, 0.1, jnp.uint32(2)), *heads)
+    _, backward = jax.vjp(lambda q, k, v: attend(q, k, v, mask, 0.1, jnp.uint32(2)), *heads)
     kept = [leaf.shape for leaf in jax.tree.leaves(backward) if leaf.shape[-2:] == (6, 6)]
     assert kept == [(2, 3, 6, 6)]
 

@@ -178,7 +178,7 @@ def test_words_without_the_places_behind_their_end_are_the_same(longest):
     params = cnn.init(jax.random.key(1), char_ids)
     seen = []
 
-    def encode(params, char_ids):
+    def encode(params: Any, char_ids: Any) -> Any:
         seen.append(char_ids.shape[1:])
         return cnn.apply(params, char_ids)
 
