@@ -14,6 +14,7 @@ import functools
 import math
 import re
 from collections import Counter
+from collections.abc import Callable
 
 from bert_jax.tpu.hlo import Array, Computation, Instruction, Program
 
@@ -66,8 +67,8 @@ class Costs:
     """
 
     flops: float = 0.0
-    bytes_accessed: float = 0.0
-    hbm_bytes: float = 0.0
+    bytes_accessed: int = 0
+    hbm_bytes: int = 0
     collectives: tuple[Collective, ...] = ()
     kernels: int = 0
 
@@ -85,9 +86,9 @@ class Costs:
     @property
     def sent_bytes(self) -> float:
         """Return the least that one device sends."""
-        return sum(one.sent_bytes for one in self.collectives)
+        return sum((one.sent_bytes for one in self.collectives), 0.0)
 
-    def by_kind(self) -> dict[str, dict[str, float]]:
+    def by_kind(self) -> dict[str, dict[str, int]]:
         """Return, for each kind of collective, how many a step has and the bytes of their values."""
         count: Counter[str] = Counter()
         total: Counter[str] = Counter()
@@ -116,8 +117,9 @@ def program_costs(program: Program) -> Costs:
     return costs(program.entry)
 
 
-def _instruction_costs(program: Program, computation: Computation, instruction: Instruction, costs: object) -> Costs:
-    assert callable(costs)
+def _instruction_costs(
+    program: Program, computation: Computation, instruction: Instruction, costs: Callable[[str], Costs]
+) -> Costs:
     opcode = instruction.opcode
     if opcode in _FREE or opcode.endswith(("-done", "-update")):
         return Costs()
@@ -167,33 +169,33 @@ def trip_count(program: Program, computation: Computation, loop: Instruction) ->
     )
 
 
-def _moved(program: Program, computation: Computation, instruction: Instruction) -> list[tuple[float, bool]]:
+def _moved(program: Program, computation: Computation, instruction: Instruction) -> list[tuple[int, bool]]:
     """Return (bytes, whether in HBM) of each operand and result of one instruction."""
     opcode, results = instruction.opcode, instruction.arrays
     operands = [
         computation.by_name[name] for name in dict.fromkeys(instruction.operands) if name in computation.by_name
     ]
+    if opcode == "fusion":
+        return _moved_by_fusion(program, computation, instruction)
     if opcode == "copy-start":  # (to, from, context)
         return [(array.num_bytes, array.in_hbm) for array in results[:2]]
     if opcode == "slice-start":  # ((from), to, context)
         return [(results[-2].num_bytes, array.in_hbm) for array in (results[0], results[-2])]
-    if opcode.endswith("-start"):  # a collective's operands are among its results
-        results = results[len(operands) :] or results
-    if opcode == "fusion":
-        return _moved_by_fusion(program, computation, instruction)
     if opcode in ("dynamic-update-slice", "scatter"):  # in place: the update is read and written
         updates = [array for one in operands[1:] for array in one.arrays]
         return [(2 * array.num_bytes, array.in_hbm) for array in updates]
-    written = [(float(array.num_bytes), array.in_hbm) for array in results]
+    if opcode.endswith("-start"):  # a collective's operands are among its results
+        results = results[len(operands) :] or results
+    written = [(array.num_bytes, array.in_hbm) for array in results]
     if opcode in _PARTIAL:
         size = sum(array.num_bytes for array in results)
         return [*written, *((size, array.in_hbm) for array in operands[0].arrays)]
-    return written + [(float(array.num_bytes), array.in_hbm) for one in operands for array in one.arrays]
+    return written + [(array.num_bytes, array.in_hbm) for one in operands for array in one.arrays]
 
 
-def _moved_by_fusion(program: Program, computation: Computation, fusion: Instruction) -> list[tuple[float, bool]]:
+def _moved_by_fusion(program: Program, computation: Computation, fusion: Instruction) -> list[tuple[int, bool]]:
     inner = program.computations[fusion.attribute(r"calls=%?([\w.\-]+)")]
-    moved: list[tuple[float, bool]] = []
+    moved: list[tuple[int, bool]] = []
     for number, name in enumerate(fusion.operands):
         outer, parameter = computation.by_name.get(name), inner.parameters.get(number)
         if outer is None or parameter is None:
@@ -207,10 +209,10 @@ def _moved_by_fusion(program: Program, computation: Computation, fusion: Instruc
     return moved
 
 
-def _bytes_read(program: Program, computation: Computation, value: Instruction) -> float:
+def _bytes_read(program: Program, computation: Computation, value: Instruction) -> int:
     """Return how much of a value a fused computation reads; a value that is updated in place is not read."""
-    size = float(sum(array.num_bytes for array in value.arrays))
-    read = 0.0
+    size = sum(array.num_bytes for array in value.arrays)
+    read = 0
     for user in computation.users.get(value.name, []):
         first = user.operands and user.operands[0] == value.name
         if user.opcode == "bitcast":
@@ -228,15 +230,15 @@ def _bytes_read(program: Program, computation: Computation, value: Instruction) 
     return read
 
 
-def _bytes_written(computation: Computation, root: Instruction, array: Array) -> float:
+def _bytes_written(computation: Computation, root: Instruction, array: Array) -> int:
     """Return how much of a fusion's result is written: of an update in place the update alone."""
     while root.opcode == "bitcast" and root.operands and root.operands[0] in computation.by_name:
         root = computation.by_name[root.operands[0]]
     if root.opcode == "dynamic-update-slice" and len(root.operands) > 1:
         update = computation.by_name.get(root.operands[1])
         if update is not None:
-            return float(sum(one.num_bytes for one in update.arrays))
-    return float(array.num_bytes)
+            return sum(one.num_bytes for one in update.arrays)
+    return array.num_bytes
 
 
 def _collectives(computation: Computation, instruction: Instruction) -> tuple[Collective, ...]:

@@ -106,7 +106,7 @@ def devices(topology: Topology) -> list[Any]:
     """
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(
-            'compiling for a TPU takes the libtpu package (x86 Linux): use the environment that "make tpu-check" makes, '
+            'compiling for a TPU takes the libtpu package (x86 Linux): use the environment of "make tpu-check", '
             'or pip install ".[tpu]"'
         )
     # libtpu reads these when it is loaded: no metadata server is asked, and several processes may compile at once.
