@@ -8,6 +8,8 @@ Exit codes: 0 it fits, 1 an error, 2 it does not fit. What is counted, and how, 
 
 import json
 import sys
+from pathlib import Path
+from typing import Any
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -26,6 +28,14 @@ _MATRIX = flags.DEFINE_string(
 flags.DEFINE_alias("find-batch", "find_batch")
 
 DOES_NOT_FIT = 2
+# Of the table in docs/tpu.md: arguments of configs/bert.py, topology, rows a chip (0 = the config's batch).
+CELLS = (
+    ("size=base,phase=1", "v5e-8", 64),
+    ("size=base,phase=1,recipe=fast", "v5e-8", 64),
+    ("size=base,phase=2", "v5e-1", 256),
+    ("size=large,phase=2", "v5e-256", 0),
+    ("size=large,phase=2,recipe=fast", "v5e-256", 8),
+)
 
 
 def main(argv: list[str]) -> int:
@@ -66,7 +76,24 @@ def _check() -> int:
 
 
 def _write_matrix() -> int:
-    raise ValueError("not yet")
+    from bert_jax.tpu import compile_check, matrix
+    from bert_jax.tpu.step_program import step_shape
+    from bert_jax.tpu.topologies import parse_topology
+    from configs import bert
+
+    def check(cell: matrix.Cell) -> dict[str, Any]:
+        topology = parse_topology(cell.topology)
+        config = bert.get_config(cell.config.partition(":")[2])
+        config.data.batch_size = cell.rows_per_chip * topology.num_chips or config.data.batch_size
+        result = {**compile_check.check(step_shape(config), topology), "config": cell.config}
+        print(compile_check.describe(result), end="\n\n", flush=True)
+        return result
+
+    document = Path(_MATRIX.value)
+    cells = [matrix.Cell(f"configs/bert.py:{argument}", topology, rows) for argument, topology, rows in CELLS]
+    results = matrix.fill(cells, document.parent / "results" / "tpu.jsonl", compile_check.versions(), check)
+    matrix.write_table(document, matrix.table(results))
+    return 0
 
 
 if __name__ == "__main__":

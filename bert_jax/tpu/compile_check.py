@@ -1,6 +1,7 @@
 """Does a config's training step fit on a topology, and how fast could it be at best: the numbers, and their text."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -26,7 +27,7 @@ def check(shape: StepShape, topology: Topology) -> dict[str, Any]:
     Raises:
         ValueError: a batch or mesh that the topology does not divide, or no libtpu.
     """
-    facts = {**_facts(shape, topology), "versions": _versions()}
+    facts = {**_facts(shape, topology), "versions": versions()}
     try:
         program = compile_step(shape, topology)
     except OutOfMemoryError as error:
@@ -101,7 +102,8 @@ def advice(shape: StepShape, topology: Topology, error: OutOfMemoryError) -> str
         stronger = "dots or full" if shape.model.remat == "none" else "full"
         ways.append(f"recompute more (--config.model.remat={stronger})")
     part = shape.batch_size // shape.train.microbatches
-    more = shape.train.microbatches * 2 ** max(1, round((error.used_bytes or 0) / error.available_bytes - 0.5))
+    parts = math.ceil(math.log2(max(2.0, (error.used_bytes or 0.0) / error.available_bytes)))
+    more = shape.train.microbatches * 2**parts
     if part > topology.num_devices and shape.batch_size % (more * topology.num_devices) == 0:
         ways.append(f"compute the batch in parts (--config.train.microbatches={more})")
     elif part > topology.num_devices:
@@ -192,11 +194,12 @@ def _facts(shape: StepShape, topology: Topology) -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
+def versions() -> dict[str, str]:
+    """Return the versions that a compiled program depends on."""
+    found = {}
     for package in ("jax", "jaxlib", "libtpu"):
         try:
-            versions[package] = version(package)
+            found[package] = version(package)
         except PackageNotFoundError:
             continue
-    return versions
+    return found

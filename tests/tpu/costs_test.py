@@ -20,7 +20,7 @@ def test_hbm_bytes_leave_out_what_stays_on_the_chip():
 def test_a_loop_counts_as_often_as_it_turns():
     found = costs(LOOP)
     assert found.flops == 5 * 2 * 8 * 8 * 8
-    # A turn reads and writes one kernel's slice, not the stack: slice 2, product 3, sum 2, store 2, and the turn's number.
+    # A turn touches one kernel's slice, not the stack: slice 2, product 3, sum 2, store 2, and the turn's number.
     numbers = 2 * 4
     assert found.bytes_accessed == 5 * (9 * TILE + numbers)
     assert found.by_kind() == {"all-reduce": {"count": 5, "bytes": 5 * TILE}}
