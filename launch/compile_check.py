@@ -28,13 +28,19 @@ _MATRIX = flags.DEFINE_string(
 flags.DEFINE_alias("find-batch", "find_batch")
 
 DOES_NOT_FIT = 2
-# Of the table in docs/tpu.md: arguments of configs/bert.py, topology, rows a chip (0 = the config's batch).
+# Of the table in docs/tpu.md: arguments of configs/bert.py, topology, rows a chip.
 CELLS = (
+    ("size=base,phase=1", "v5e-16", 16),
+    ("size=base,phase=2", "v5e-16", 16),
+    ("size=large,phase=1", "v5e-64", 4),
+    ("size=large,phase=2", "v5e-64", 4),
+    ("size=large,phase=2", "v5e-256", 1),
     ("size=base,phase=1", "v5e-8", 64),
     ("size=base,phase=1,recipe=fast", "v5e-8", 64),
-    ("size=base,phase=2", "v5e-1", 256),
-    ("size=large,phase=2", "v5e-256", 0),
+    ("size=base,phase=1,recipe=fast", "v6e-8", 64),
+    ("size=base,phase=2,recipe=fast", "v5e-8", 16),
     ("size=large,phase=2,recipe=fast", "v5e-256", 8),
+    ("size=base,phase=2", "v5e-1", 256),
 )
 
 
@@ -84,7 +90,7 @@ def _write_matrix() -> int:
     def check(cell: matrix.Cell) -> dict[str, Any]:
         topology = parse_topology(cell.topology)
         config = bert.get_config(cell.config.partition(":")[2])
-        config.data.batch_size = cell.rows_per_chip * topology.num_chips or config.data.batch_size
+        config.data.batch_size = cell.rows_per_chip * topology.num_chips
         result = {**compile_check.check(step_shape(config), topology), "config": cell.config}
         print(compile_check.describe(result), end="\n\n", flush=True)
         return result

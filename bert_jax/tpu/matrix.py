@@ -23,17 +23,17 @@ class Cell:
     Attributes:
         config: `FILE.py:arg=value,…`.
         topology: an accelerator type.
-        rows_per_chip: 0 = the config's own batch.
+        rows_per_chip: of the global batch, in place of the config's.
     """
 
     config: str
     topology: str
-    rows_per_chip: int = 0
+    rows_per_chip: int
 
     def holds(self, result: dict[str, Any]) -> bool:
         """Return whether a result is this cell's."""
-        rows = self.rows_per_chip in (0, result["rows_per_chip"])
-        return rows and (self.config, self.topology) == (result["config"], result["topology"])
+        cell = (result["config"], result["topology"], result["rows_per_chip"])
+        return cell == (self.config, self.topology, self.rows_per_chip)
 
 
 def fill(
