@@ -9,7 +9,7 @@
       --config.init_from=run:inputs/base-2 --config.data.directory=inputs/glue_data
 
 What stands behind `--` goes to launch.pretrain or launch.sweep. The files that are filled in are in launch/cloud/;
-docs/tpu.md has the way from an empty project. `sky` and `kubectl` must be installed; this needs neither a TPU nor libtpu.
+docs/tpu.md has the way from an empty project. Needs `sky` or `kubectl`, and neither a TPU nor libtpu.
 """
 
 import re

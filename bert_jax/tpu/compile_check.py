@@ -108,7 +108,8 @@ def advice(shape: StepShape, topology: Topology, error: OutOfMemoryError) -> str
         ways.append(f"compute the batch in parts (--config.train.microbatches={more})")
     elif part > topology.num_devices:
         ways.append("compute the batch in parts (--config.train.microbatches)")
-    ways.append("split parameters and optimizer (--config.mesh.fsdp=-1 --config.mesh.data=1)")
+    if topology.num_devices > 1 and shape.mesh.fsdp == 1:
+        ways.append("split parameters and optimizer (--config.mesh.fsdp=-1 --config.mesh.data=1)")
     ways.append("take more chips, or a smaller --config.data.batch_size (--find_batch says how large it may be)")
     return "; ".join(ways)
 
