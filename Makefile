@@ -4,16 +4,23 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 CORE := $(VENV)/requirements.installed
 DEV := $(VENV)/requirements-dev.installed
+# Beside it, with libtpu (684 MB, x86 Linux), which would slow every start of JAX on a CPU.
+TPU_VENV := .venv-tpu
+TPU := $(TPU_VENV)/requirements-tpu.installed
 # The first Python that is new enough; `make PYTHON=/path/to/python3.12 install` chooses another.
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python; do \
   $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
+# SkyPilot, and JobSet's schema as Kubeflow publishes it; for a check alone, so pinned by version and not by hash.
+CLOUD_VENV := .venv-cloud
+CLOUD := $(CLOUD_VENV)/installed
+CLOUD_PACKAGES := skypilot==0.14.1 kubeflow-trainer-api==2.3.0
 # A Python with PyTorch and transformers, for the parity tests alone.
 TORCH_PYTHON ?= python3
 # More pytest arguments: `make test ARGS="-k masking"`.
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-parity lint format lock clean
+.PHONY: help install demo test test-long test-parity tpu-check cloud-check lint format lock clean
 
 help:  ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -24,14 +31,20 @@ demo: $(CORE)  ## prepare text, pretrain a small BERT and let it fill masks (2 c
 	$(RUN) -m launch.demo
 
 test: $(DEV)  ## run the default tests
-	$(RUN) -m pytest -m "not slow and not multidevice and not shared and not parity" $(ARGS)
+	$(RUN) -m pytest -m "not slow and not multidevice and not shared and not parity and not tpu and not cloud" $(ARGS)
 
 test-long: $(DEV)  ## run the tests that `make test` leaves out: slow, on 8 faked devices, on shared data
-	$(RUN) -m pytest -m "(slow or shared) and not multidevice and not parity" $(ARGS)
+	$(RUN) -m pytest -m "(slow or shared) and not multidevice and not parity and not tpu and not cloud" $(ARGS)
 	XLA_FLAGS="$(XLA_FLAGS) --xla_force_host_platform_device_count=8" $(RUN) -m pytest -m "multidevice" $(ARGS)
 
 test-parity: $(DEV)  ## compare with PyTorch, which runs in TORCH_PYTHON=/path/to/python
 	BERT_JAX_TORCH_PYTHON=$(TORCH_PYTHON) $(RUN) -m pytest -m parity $(ARGS)
+
+tpu-check: $(TPU)  ## compile training steps for Cloud TPU slices and hold them to their bounds (no TPU needed, an hour of 2 cores)
+	$(TPU_VENV)/bin/python -m pytest -m tpu -p no:xdist $(ARGS)
+
+cloud-check: $(DEV) $(CLOUD)  ## hold the files of launch/cloud against SkyPilot's own parser and JobSet's schema (no account needed)
+	BERT_JAX_CLOUD_PYTHON=$(CLOUD_VENV)/bin/python $(RUN) -m pytest -m cloud $(ARGS)
 
 lint: $(DEV)  ## check style, types and spelling
 	$(VENV)/bin/ruff check
@@ -47,9 +60,23 @@ lock:  ## pin the newest versions that pyproject.toml allows (needs uv)
 	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes pyproject.toml -o requirements.txt
 	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --extra dev pyproject.toml \
 	  -c requirements.txt -o requirements-dev.txt
+	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --extra tpu pyproject.toml \
+	  -c requirements.txt -o requirements-tpu.txt
 
 clean:  ## remove the environment and the caches; data/ and runs/ stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache build
+	rm -rf $(VENV) $(TPU_VENV) $(CLOUD_VENV) .pytest_cache .ruff_cache build
+
+$(TPU): requirements-dev.txt requirements-tpu.txt | $(RUN)
+	@echo "Installing the pinned packages and libtpu into $(TPU_VENV) (some minutes the first time)"
+	@$(RUN) -m venv $(TPU_VENV)
+	@for file in requirements-dev.txt requirements-tpu.txt; do \
+	  $(TPU_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $$file || exit 1; done
+	@touch $@
+
+$(CLOUD): Makefile | $(RUN)
+	$(RUN) -m venv $(CLOUD_VENV)
+	@$(CLOUD_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(CLOUD_PACKAGES)
+	@touch $@
 
 $(RUN):
 	@test -n "$(PYTHON)" || { \

@@ -61,16 +61,16 @@ def random_batch(
     }
 
 
-def _row_shape(instances: str) -> tuple[int, bool]:
+def row_shape(instances: str) -> tuple[int, bool]:
     """Return the length of a row and whether it is packed, from an instance set's name.
 
     Raises:
-        ValueError: the name does not say; a benchmark reads no corpus.
+        ValueError: the name does not say; no corpus is read here.
     """
     match = re.fullmatch(r"[a-z]+-(\d+)(-packed)?", instances)
     if match is None:
         raise ValueError(
-            f"config.data.instances is {instances!r}; a benchmark reads the rows' shape from it: use a name such as "
+            f"config.data.instances is {instances!r}; the rows' shape is read from it: use a name such as "
             "nsp-128 or nsp-512-packed"
         )
     return int(match[1]), match[2] is not None
@@ -96,7 +96,7 @@ def measure_train_step(
     optim = build(OptimizerConfig, config.optim, "config.optim")
     train = build(TrainConfig, config.train, "config.train")
     predictions = build(MaskingConfig, config.masking, "config.masking").max_predictions_per_row
-    sequence_length, packed = _row_shape(config.data.instances)
+    sequence_length, packed = row_shape(config.data.instances)
     mesh = make_mesh(build(MeshConfig, config.mesh, "config.mesh"))
     check_batch_size("--batch_size", batch_size, mesh, train.microbatches)
 

@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from bert_jax.training.optimizers import OptimizerConfig, make_optimizer, parame
 from bert_jax.training.patience import Patience
 from bert_jax.training.preemption import EXIT_CODE, Preemption
 from bert_jax.training.reference_curve import ReferenceCurve
-from bert_jax.training.state import Batch, Objective, TrainState, abstract_state, make_hyper
+from bert_jax.training.state import Batch, Hyper, Metrics, Objective, TrainState, abstract_state, make_hyper
 from bert_jax.training.step import TrainStep, compile_train_step, make_train_step
 from bert_jax.training.workdir import Workdir, describe_environment
 
@@ -114,7 +116,7 @@ def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = Non
         CheckpointError: checkpoints cannot be written or read.
         NonFiniteError: the loss or a gradient was not finite.
     """
-    options = options or RunOptions()
+    started, options = time.perf_counter(), options or RunOptions()
     trace = Trace.parse(options.profile_steps, epath.Path(path) / "profile")
     curve = ReferenceCurve.load(job.train.reference_curve) if job.train.reference_curve else None
     with contextlib.closing(Workdir(path)) as workdir:
@@ -162,7 +164,8 @@ def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = Non
                 trace=trace,
             )
             step = make_train_step(job.objective, optimizer, job.train.microbatches, job.train.on_nonfinite)
-            code = _train(job, workdir.path, start.state, compile_train_step(step, abstract, job.mesh), session)
+            compiled = _say_when_first(compile_train_step(step, abstract, job.mesh), started)
+            code = _train(job, workdir.path, start.state, compiled, session)
             if code == 0 and job.on_complete is not None:
                 job.on_complete(workdir)
             return code
@@ -189,6 +192,22 @@ def describe(job: Job, abstract: TrainState, rates: throughput.Throughput) -> di
         "command": sys.argv,
         **job.facts,
     }
+
+
+def _say_when_first(step: TrainStep, started: float) -> TrainStep:
+    """Return the step; its first call, which compiles (or reads the compilation cache), says how long that took."""
+    calls = itertools.count()
+
+    def call(state: TrainState, batch: Batch, hyper: Hyper) -> tuple[TrainState, Metrics]:
+        if next(calls):
+            return step(state, batch, hyper)
+        before = time.perf_counter()
+        result = step(state, batch, hyper)
+        now = time.perf_counter()
+        Progress().say(f"first step {now - started:.1f} s after the start, {now - before:.1f} s of it compiled or read")
+        return result
+
+    return call
 
 
 def _write_tokenizer(workdir: Workdir, tokenizer: WordPiece | Path) -> None:

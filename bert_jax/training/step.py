@@ -77,14 +77,32 @@ def make_train_step(
 
 def compile_train_step(step: TrainStep, abstract: TrainState, mesh: Mesh) -> TrainStep:
     """Jit a step for a mesh: the state keeps its shardings and is donated, metrics are whole on every device."""
-    out_shardings = (state_shardings(abstract), sharding.replicated(mesh))
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
+    jitted = _jit(step, abstract, mesh)
 
     def call(state: TrainState, batch: Batch, hyper: Hyper) -> tuple[TrainState, Metrics]:
         with sharding.on_mesh(mesh):
             return jitted(state, batch, hyper)
 
     return call
+
+
+def lower_train_step(step: TrainStep, abstract: TrainState, batch: Any, hyper: Any, mesh: Mesh) -> Any:
+    """Return the same program as `compile_train_step` jits, traced for shapes alone (`jax.stages.Lowered`).
+
+    Args:
+        step: from `make_train_step`.
+        abstract: the state's placed shapes.
+        batch: the batch's, and `hyper` the hyper-parameters'.
+        hyper: see batch.
+        mesh: of any devices, those of a topology included.
+    """
+    with sharding.on_mesh(mesh):
+        return _jit(step, abstract, mesh).lower(abstract, batch, hyper)
+
+
+def _jit(step: TrainStep, abstract: TrainState, mesh: Mesh) -> Any:
+    out_shardings = (state_shardings(abstract), sharding.replicated(mesh))
+    return jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
 
 
 def split_rows(tree: Any, microbatches: int) -> Any:

@@ -1,0 +1,38 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def submit(*arguments):
+    command = [sys.executable, "-m", "launch.submit", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.entry
+@pytest.mark.parametrize(
+    ("route", "runs"), [("skypilot", "sky jobs launch"), ("gke", "kubectl apply -f build/cloud/base-1.yaml")]
+)
+def test_a_dry_run_prints_file_and_command_and_writes_nothing(route, runs):
+    done = submit(
+        f"--route={route}", "--topology=v5e-16", "--corpus=gs://b/corpus", "--workdir=gs://b/runs/Base_1", "--image=i",
+        "--dry_run", "--", "--config=configs/bert.py:size=base,phase=1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"# would run: {runs}" in done.stdout
+    filled = yaml.safe_load(done.stdout)
+    assert "--config=configs/bert.py:size=base,phase=1" in str(filled)
+    assert not (ROOT / "build" / "cloud" / "base-1.yaml").exists()
+
+
+@pytest.mark.entry
+def test_a_corpus_that_is_not_in_a_bucket_is_refused():
+    done = submit("--corpus=data/wiki", "--workdir=gs://b/runs/x", "--dry_run", "--", "--config=configs/bert.py")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "submit: --corpus is 'data/wiki', which hosts in the cloud cannot reach; use gs://my-bucket/corpus\n"
+    )

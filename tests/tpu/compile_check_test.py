@@ -1,0 +1,94 @@
+"""Compiled for real by libtpu, in the environment of `make tpu-check`; tiny models, and the documented steps."""
+
+import dataclasses
+
+import pytest
+
+from bert_jax.tpu import compile_check
+from bert_jax.tpu.costs import program_costs
+from bert_jax.tpu.hlo import parse_program
+from bert_jax.tpu.step_program import OutOfMemoryError, available_bytes, compile_step, step_shape
+from bert_jax.tpu.topologies import parse_topology
+from configs import bert
+from launch.compile_check import CELLS
+
+pytestmark = [pytest.mark.tpu, pytest.mark.timeout(3600)]
+GIB = 2**30
+
+
+def shape_of(argument, topology, rows_per_chip, **model):
+    config = bert.get_config(argument)
+    config.data.batch_size = rows_per_chip * topology.num_chips
+    for name, value in model.items():
+        config.model[name] = value
+    return step_shape(config)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _libtpu():
+    pytest.importorskip("libtpu", reason="`make tpu-check` has it")
+
+
+@pytest.mark.parametrize(
+    ("name", "gib"), [("v3-8", 15), ("v4-8", 30), ("v5e-4", 15), ("v5p-8", 95), ("v6e-4", 31), ("tpu7x-8", 94)]
+)
+def test_the_compiler_says_how_much_memory_a_device_has(name, gib):
+    assert gib <= available_bytes(parse_topology(name)) / GIB < gib + 1
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    topology = parse_topology("v5e-4")
+    shape = shape_of("size=tiny,recipe=fast", topology, 8, num_hidden_layers=3, scan_unroll=1)
+    return shape, topology, compile_step(shape, topology)
+
+
+def test_the_state_is_donated_whole(tiny):
+    _, _, program = tiny
+    assert program.memory.donated >= program.memory.state
+    assert program.memory.used < program.memory.available
+
+
+def test_data_parallelism_reduces_gradients_and_gathers_nothing(tiny):
+    shape, _, program = tiny
+    costs = program_costs(parse_program(program.text))
+    assert set(costs.by_kind()) == {"all-reduce"}
+    vocabulary = str(shape.model.padded_vocab_size)
+    reduced = sum(one.num_bytes * one.times for one in costs.collectives)
+    gradients = program.memory.state / 3  # parameters and two moments, all float32
+    assert reduced == pytest.approx(gradients, rel=0.05)
+    assert not any(vocabulary in kind for one in costs.collectives for kind in one.shapes if kind.count(",") > 1)
+
+
+def test_loops_are_counted_as_if_they_were_unrolled(tiny):
+    shape, topology, program = tiny
+    unrolled = dataclasses.replace(shape, model=dataclasses.replace(shape.model, scan_unroll=3))
+    costs = program_costs(parse_program(program.text))
+    other = compile_step(unrolled, topology)
+    assert costs.flops == pytest.approx(program_costs(parse_program(other.text)).flops, rel=0.01)
+    assert costs.flops == pytest.approx(other.compiler_flops, rel=0.05)  # which counts elementwise work besides
+    assert program.compiler_flops < 0.95 * other.compiler_flops
+
+
+def test_a_batch_that_is_too_large_is_refused_with_advice():
+    topology = parse_topology("v5e-1")
+    shape = shape_of("size=base,phase=2", topology, 256)
+    with pytest.raises(OutOfMemoryError, match=r"15\.75 GiB"):
+        compile_step(shape, topology)
+    result = compile_check.check(shape, topology)
+    assert not result["fits"]
+    assert "remat" in result["advice"]
+    assert "does not fit" in compile_check.describe({**result, "config": "x"})
+
+
+@pytest.mark.parametrize(("argument", "topology", "rows"), CELLS)
+def test_steps_of_the_documented_table_fit(argument, topology, rows):
+    topology = parse_topology(topology)
+    result = compile_check.check(shape_of(argument, topology, rows), topology)
+    if rows == 256:  # the table has one that is too large
+        assert not result["fits"]
+        return
+    assert result["fits"]
+    assert result["donated_bytes"] >= result["state_bytes"]
+    assert set(result["collectives"]) == {"all-reduce"}
+    assert 0 < result["roofline"]["mfu"] <= 1

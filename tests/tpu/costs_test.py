@@ -1,0 +1,102 @@
+import pytest
+
+from bert_jax.tpu.costs import Collective, program_costs
+from bert_jax.tpu.hlo import parse_program
+from tests.tpu.programs import LEFT, LOOP, PRODUCT, PRODUCT_FLOPS, RESULT, RIGHT, TILE, entry
+
+
+def costs(text):
+    return program_costs(parse_program(text))
+
+
+def test_hbm_bytes_leave_out_what_stays_on_the_chip():
+    found = costs(PRODUCT)
+    assert found.flops == PRODUCT_FLOPS
+    # The copy reads memory and writes the chip; the product reads the chip.
+    assert found.hbm_bytes == LEFT + RIGHT + RESULT
+    assert found.bytes_accessed == 2 * LEFT + LEFT + RIGHT + RESULT
+
+
+def test_a_loop_counts_as_often_as_it_turns():
+    found = costs(LOOP)
+    assert found.flops == 5 * 2 * 8 * 8 * 8
+    # A turn touches one kernel's slice, not the stack: slice 2, product 3, sum 2, store 2, and the turn's number.
+    numbers = 2 * 4
+    assert found.bytes_accessed == 5 * (9 * TILE + numbers)
+    assert found.by_kind() == {"all-reduce": {"count": 5, "bytes": 5 * TILE}}
+    assert found.sent_bytes == 5 * 2 * TILE * 3 / 4
+
+
+def test_the_number_of_turns_may_be_noted_or_unknown():
+    noted = LOOP.replace("body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"7"}}')
+    assert costs(noted).flops == 7 * 2 * 8 * 8 * 8
+    with pytest.raises(ValueError, match="scan_unroll"):
+        costs(LOOP.replace("direction=LT", "direction=NE"))
+
+
+def test_batched_products_written_as_dilated_windows_count_their_products_alone():
+    # [2 heads, 4, 8] · [2, 8, 16], the batch as a window that meets one element each: 2 · 2 · 4 · 8 · 16.
+    text = entry(
+        "%q = f32[2,4,8]{2,1,0} parameter(0)",
+        "%k = f32[2,8,16]{2,1,0} parameter(1)",
+        "ROOT %s = f32[2,4,16]{2,1,0} convolution(%q, %k), "
+        "window={size=2 stride=1 pad=0_0 lhs_dilate=2}, dim_labels=0bf_0io->0bf",
+    )
+    assert costs(text).flops == 2 * 2 * 4 * 8 * 16
+
+
+@pytest.mark.parametrize(("window", "products"), [("size=3 pad=1_1", 3 * 8 - 2), ("size=3 stride=2 pad=0_0", 9)])
+def test_padding_is_not_multiplied(window, products):
+    returned = 8 if "stride" not in window else 3
+    text = entry(
+        "%x = f32[2,8,5]{2,1,0} parameter(0)",
+        "%w = f32[3,5,7]{2,1,0} parameter(1)",
+        f"ROOT %y = f32[2,{returned},7]{{2,1,0}} convolution(%x, %w), window={{{window}}}, dim_labels=b0f_0io->b0f",
+    )
+    assert costs(text).flops == 2 * 2 * 5 * 7 * products
+
+
+def test_pallas_kernels_count_what_they_declare_and_touch():
+    text = entry(
+        "%x = f32[16]{0} parameter(0)",
+        'ROOT %y = f32[16]{0} custom-call(%x), custom_call_target="tpu_custom_call", '
+        'backend_config={"custom_call_config":{"cost_estimate":{"transcendentals":"3","flops":"1234"}}}',
+    )
+    found = costs(text)
+    assert (found.flops, found.kernels, found.hbm_bytes) == (1234, 1, 128)
+
+
+def test_gathers_read_what_they_return():
+    text = entry(
+        "%table = f32[1000,4]{1,0} parameter(0)",
+        "%ids = s32[3]{0} parameter(1)",
+        "ROOT %rows = f32[3,4]{1,0} gather(%table, %ids), offset_dims={1}",
+    )
+    assert costs(text).hbm_bytes == 2 * 3 * 4 * 4
+
+
+@pytest.mark.parametrize(
+    ("groups", "size"),
+    [
+        ("replica_groups={{0,1,2},{3,4,5}}", 3),
+        ("replica_groups=[2,4]<=[8]", 4),
+        ("replica_groups=mesh['axis_0'=8,'axis_1'=2] {'axis_0'}", 8),
+        ("replica_groups=mesh['axis_0'=8,'axis_1'=2] {'axis_0','axis_1'}", 16),
+    ],
+)
+def test_group_sizes(groups, size):
+    text = entry("%x = f32[8]{0} parameter(0)", f"ROOT %y = f32[8]{{0}} all-reduce(%x), {groups}, to_apply=%add")
+    assert costs(text).collectives == (Collective("all-reduce", 32, size, 1, ("f32[8]",)),)
+
+
+def test_a_collective_in_two_halves_counts_once():
+    text = entry(
+        "%x = bf16[4]{0} parameter(0)",
+        "%start = (bf16[4]{0}, bf16[16]{0}) all-gather-start(%x), replica_groups=[1,4]<=[4], dimensions={0}",
+        "ROOT %y = bf16[16]{0} all-gather-done(%start)",
+    )
+    found = costs(text)
+    assert found.by_kind() == {"all-gather": {"count": 1, "bytes": 32}}
+    assert found.sent_bytes == 32 * 3 / 4
+    assert found.collectives[0].shapes == ("bf16[16]",)
+    assert found.hbm_bytes == 8 + 32
