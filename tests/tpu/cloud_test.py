@@ -23,9 +23,8 @@ JOB = cloud.CloudJob(
 )
 ENVIRONMENT = {"CORPUS": JOB.corpus, "WORKDIR": JOB.workdir, "ARGUMENTS": " ".join(JOB.arguments)}
 SKYPILOT = [parse_topology(name) for name in ("v3-8", "v4-16", "v5e-1", "v5e-256", "v5p-8", "v6e-8")]
-GKE = [
-    parse_topology(*name) for name in (("v4-16",), ("v5e-1",), ("v5e-256", 2), ("v5p-128",), ("v6e-8",), ("tpu7x-128",))
-]
+GKE = [parse_topology(name) for name in ("v4-16", "v5e-1", "v5p-128", "v6e-8", "tpu7x-128")]
+GKE.append(parse_topology("v5e-256", 2))
 
 
 def task(topology):
@@ -164,8 +163,8 @@ def test_skypilot_reads_every_task():
 @pytest.mark.cloud
 def test_skypilot_refuses_what_is_misspelled():
     broken = task(SKYPILOT[0])
-    broken["resources"]["acelerators"] = "tpu-v3-8"
-    with pytest.raises(AssertionError, match="acelerators"):
+    broken["resources"]["accelerator"] = "tpu-v3-8"
+    with pytest.raises(AssertionError, match="accelerator"):
         _parse_elsewhere(READ_TASKS, [broken])
 
 

@@ -1,6 +1,7 @@
 """Compiled for real by libtpu, in the environment of `make tpu-check`; tiny models, and the documented steps."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ GIB = 2**30
 
 
 def shape_of(argument, topology, rows_per_chip, **model):
-    config = bert.get_config(argument)
+    config: Any = bert.get_config(argument)
     config.data.batch_size = rows_per_chip * topology.num_chips
     for name, value in model.items():
         config.model[name] = value

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from bert_jax.tpu import compile_check
@@ -41,7 +43,7 @@ def test_other_families_are_refused():
     ],
 )
 def test_advice_gives_values(remat, batch_size, expected):
-    config = bert.get_config("size=base,phase=2")
+    config: Any = bert.get_config("size=base,phase=2")
     config.model.remat, config.data.batch_size = remat, batch_size
     topology = parse_topology("v5e-8")
     error = OutOfMemoryError("", 50.0, 15.75)
