@@ -89,7 +89,7 @@ def _write_matrix() -> int:
 
     def check(cell: matrix.Cell) -> dict[str, Any]:
         topology = parse_topology(cell.topology)
-        config = bert.get_config(cell.config.partition(":")[2])
+        config: Any = bert.get_config(cell.config.partition(":")[2])
         config.data.batch_size = cell.rows_per_chip * topology.num_chips
         result = {**compile_check.check(step_shape(config), topology), "config": cell.config}
         print(compile_check.describe(result), end="\n\n", flush=True)
