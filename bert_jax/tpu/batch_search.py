@@ -58,7 +58,10 @@ def largest_batch(
 
 
 def _next(attempts: list[Attempt], available_bytes: float, step: int, fits: int, refused: int) -> int:
-    """Return the place to try: where the line through the last two known points meets the memory, inside the bounds."""
+    """Return the place to try: where the line through the last two known points meets the memory.
+
+    It lies between the bounds: one above what is thought to be the largest, which must be refused, where that fits.
+    """
     known = [one for one in attempts if one.used_bytes is not None][-2:]
     guess = 2 * fits if refused > 2 * fits and fits else (fits + refused) // 2
     if len(known) == 2 and known[0].rows != known[1].rows:
@@ -66,6 +69,4 @@ def _next(attempts: list[Attempt], available_bytes: float, step: int, fits: int,
         slope = (used[1] - used[0]) / (last.rows - first.rows)
         if slope > 0:
             guess = int((last.rows + (available_bytes - used[1]) / slope) / step)
-            if guess == fits:  # it is thought to be the largest: one above it must be refused
-                guess += 1
     return min(max(guess, fits + 1), refused - 1)
