@@ -37,8 +37,6 @@ CELLS = (
     ("size=large,phase=2", "v5e-256", 1),
     ("size=base,phase=1", "v5e-8", 64),
     ("size=base,phase=1,recipe=fast", "v5e-8", 64),
-    ("size=base,phase=1,recipe=fast", "v6e-8", 64),
-    ("size=base,phase=2,recipe=fast", "v5e-8", 16),
     ("size=large,phase=2,recipe=fast", "v5e-256", 8),
     ("size=base,phase=2", "v5e-1", 256),
 )

@@ -88,7 +88,7 @@ def find_batches(
                 say(f"remat {model.remat}, {rows} rows a device: {error}")
                 return Attempt(rows, error.used_bytes, fits=False)
             say(f"remat {model.remat}, {rows} rows a device: {program.memory.used / GIB:.2f} GiB, fits")
-            return Attempt(rows, program.memory.used, fits=True)
+            return Attempt(rows, float(program.memory.used), fits=True)
 
         found[policy] = largest_batch(attempt, available, first, step, MAX_ROWS)
         first = max(found[policy].rows, step)

@@ -82,7 +82,7 @@ class Memory:
     """
 
     used: int
-    available: int
+    available: float
     donated: int
     state: int
 
@@ -172,7 +172,7 @@ def compile_step(shape: StepShape, topology: Topology) -> StepProgram:
     return StepProgram(compiled.as_text(), memory, compiled.cost_analysis().get("flops", 0.0), seconds)
 
 
-def available_bytes(topology: Topology) -> int:
+def available_bytes(topology: Topology) -> float:
     """Return the memory that the compiler gives to a program on one device: it says so when it refuses one."""
     where = SingleDeviceSharding(devices(topology)[0])
     too_much = jax.ShapeDtypeStruct((2**40,), jnp.uint8, sharding=where)
@@ -181,7 +181,7 @@ def available_bytes(topology: Topology) -> int:
     except jax.errors.JaxRuntimeError as error:
         found = re.search(r"exceeds available HBM \(([\d.]+)([KMGT]?)\)", str(error))
         if found:
-            return int(float(found[1]) * _UNITS[found[2]])
+            return float(found[1]) * _UNITS[found[2]]
         raise
     raise AssertionError("no chip has a TiB")
 
