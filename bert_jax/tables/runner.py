@@ -14,7 +14,7 @@ from typing import IO, Any
 from bert_jax.tables.plan import Plan, Record, read_record, write_record
 from bert_jax.tables.unit import LOG, OUTPUT, RUN, Unit
 from bert_jax.training.preemption import EXIT_CODE
-from bert_jax.training.workdir import take_lock
+from bert_jax.training.workdir import WorkdirInUseError, take_lock
 
 _POLL_SECONDS = 0.2
 _SAY_SECONDS = 60.0  # between two lines about a unit that runs
@@ -52,7 +52,10 @@ class Runner:
             signal.signal(number, handler)
 
     def run_all(self) -> None:
-        """Run every unit that is not done, in order; one that cannot run or fails does not keep the others."""
+        """Run every unit that is not done, in order.
+
+        One that cannot run, fails or is run by another process does not keep the others.
+        """
         units = self._plan.units
         failed_before = {unit.name for unit in units if self._plan.status(unit).state == "failed"}
         for number, unit in enumerate(units, 1):
@@ -62,14 +65,17 @@ class Runner:
             # A unit that failed in an earlier call is tried again, now that its reason may be gone.
             if state == "done" or (state == "failed" and unit.name not in failed_before):
                 continue
-            waits_for = self._plan.unfinished_needs(unit)
+            prefix, waits_for = f"[{number}/{len(units)}] ", self._plan.unfinished_needs(unit)
             if waits_for:
-                self._say(f"[{number}/{len(units)}] {unit.name}: not run, since {', '.join(waits_for)} is not done")
+                self._say(f"{prefix}{unit.name}: not run, since {', '.join(waits_for)} is not done")
                 continue
-            self.run(unit, f"[{number}/{len(units)}] ")
+            try:
+                self.run(unit, prefix)
+            except WorkdirInUseError as error:
+                self._say(f"{prefix}{unit.name}: left to whoever runs it: {error}")
 
     def run(self, unit: Unit, prefix: str = "") -> Record:
-        """Run one unit and return what became of it.
+        """Run one unit, unless another process has done so by now, and return what became of it.
 
         Args:
             unit: whose needs are done.
@@ -80,9 +86,11 @@ class Runner:
         """
         directory = unit.directory(self._plan.table)
         directory.mkdir(parents=True, exist_ok=True)
-        before = read_record(directory)
         lock = take_lock(directory)
         try:
+            before = read_record(directory)
+            if before is not None and self._plan.status(unit).state == "done":
+                return before
             if unit.begins_anew:
                 shutil.rmtree(directory / RUN, ignore_errors=True)
             self._say(f"{prefix}{unit.name}: begins, log {directory / LOG}")

@@ -89,6 +89,25 @@ def test_a_unit_is_run_by_one_process_at_a_time(tmp_path):
         runner.run(unit)
 
 
+def test_a_unit_that_another_process_runs_does_not_keep_the_others(tmp_path):
+    busy = script("busy", "pass")
+    busy.directory(tmp_path).mkdir(parents=True)
+    plan = Plan.of([busy, script("other", "pass")], tmp_path)
+    with take_lock(busy.directory(tmp_path)):
+        _, lines = run(plan)
+    assert states(plan) == {"busy": "not run", "other": "done"}
+    assert any("left to whoever runs it" in line for line in lines)
+
+
+def test_a_unit_that_was_done_meanwhile_is_not_run_again(tmp_path):
+    unit = script("one", COUNT)
+    plan = Plan.of([unit], tmp_path)
+    run(plan)
+    with Runner(plan, print) as runner:
+        assert runner.run(unit).state == "done"
+    assert (unit.directory(tmp_path) / "runs").read_text() == "x"
+
+
 def test_what_a_failed_conversion_left_is_not_in_the_way(tmp_path):
     code = "import os; os.mkdir('{here}/run'); assert os.path.exists('{here}/mended')"
     unit = script("convert", code, begins_anew=True)
