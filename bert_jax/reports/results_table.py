@@ -40,7 +40,7 @@ class Cell:
         planned: restarts that there will be; 0 = as many as there are values.
         published: nan if there is none.
         missing: why there is no value.
-        remark: what more there is to say, such as "1 of 5 degenerate".
+        remark: what more there is to say, such as "1 of 5 left out (degenerate: the same prediction for every row)".
     """
 
     text: str = ""

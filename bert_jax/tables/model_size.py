@@ -21,6 +21,7 @@ from bert_jax.tables.plan import Plan
 from bert_jax.tables.pretraining import Model, Pretraining, evaluation, given, parse_pairs, pretrained
 from bert_jax.tables.published import SMALL_BERTS, TABLE_6
 from bert_jax.tables.unit import Unit
+from bert_jax.training.throughput import BERT_FORMULA
 
 
 class Published(NamedTuple):
@@ -138,7 +139,7 @@ class ModelSize:
         split = PUBLISHED[self.published].split
         notes = [
             "Parameters are those of the pretrained model, with pooler and both heads; FLOPs by the formula "
-            "6·L·(4h²+2·h·ff)·s + 12·L·h·s² + 6·m·(h²+h·V) a row; tokens are positions, padding included.",
+            f"{BERT_FORMULA}; tokens are positions, padding included.",
             f"Perplexity is that of masked words of held-out documents; scores are dev scores, mean ± the sample's "
             f"standard deviation of {restarts} restart{'s' * (restarts > 1)} of fine-tuning"
             + (f"; published scores are of the {split} sets." if split != "dev" else "."),
@@ -167,8 +168,9 @@ class ModelSize:
             ("perplexity_parameters", "parameters", self._parameters, _paper_parameters),
             ("perplexity_flops", "training FLOPs", self.pretraining.flops, _paper_flops),
         ):
+            known = [size for size in done if name != "perplexity_flops" or not self._models(size)[0].given]
             mine = tuple(
-                Point(float(ours(size)), perplexities[size].mean, size, perplexities[size].std) for size in done
+                Point(float(ours(size)), perplexities[size].mean, size, perplexities[size].std) for size in known
             )
             theirs = tuple(Point(float(paper(size)), row["perplexity"], size) for size, row in TABLE_6.items())
             figure = scatter(

@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any
 
-from bert_jax.reports.results_table import Cell
+from bert_jax.reports.results_table import NOT_RUN, Cell
 from bert_jax.tables.finetuning import RESTARTS
 from bert_jax.tables.plan import Plan
 from bert_jax.tables.unit import OUTPUT, Unit
@@ -34,7 +34,7 @@ def trials(plan: Plan, unit: Unit) -> list[dict[str, Any]]:
 
 
 def score_cell(plan: Plan, unit: Unit, metric: str, published: float = math.nan) -> Cell:
-    """Return a score of held-out rows in percent, of the restarts there are; degenerate ones are counted and left out.
+    """Return a score of held-out rows in percent, of the restarts there are; failed ones are counted and left out.
 
     Args:
         plan: of the unit.
@@ -44,9 +44,14 @@ def score_cell(plan: Plan, unit: Unit, metric: str, published: float = math.nan)
     """
     ended = trials(plan, unit)
     good = [result for result in ended if not result.get("failed")]
-    status = plan.status(unit)
-    bad = len(ended) - len(good)
-    missing = status.missing or (f"failed: {ended[0]['failed']}" if bad and not good else "")
-    remark = f"{bad} of {len(ended)} degenerate" if bad and good else ""
-    values = tuple(100.0 * result["last"][metric] for result in good)
-    return Cell(values=values, planned=unit.restarts, published=published, missing=missing, remark=remark)
+    reasons = [result["failed"] for result in ended if result.get("failed")]
+    missing = plan.status(unit).missing or (f"failed: {reasons[0]}" if reasons and not good else "")
+    remarks = [f"{len(reasons)} of {len(ended)} left out ({reasons[0]})"] if reasons and good else []
+    remarks += [missing] if good and missing not in ("", NOT_RUN) else []
+    return Cell(
+        values=tuple(100.0 * result["last"][metric] for result in good),
+        planned=unit.restarts - len(reasons),
+        published=published,
+        missing=missing,
+        remark=", ".join(remarks),
+    )

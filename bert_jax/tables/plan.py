@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.config import choose, to_plain
+from bert_jax.reports.results_table import NOT_RUN
 from bert_jax.tables.unit import RECORD, Unit
-
-NOT_RUN = "not run"
 
 
 @dataclasses.dataclass(frozen=True)

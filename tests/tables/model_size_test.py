@@ -48,6 +48,8 @@ def test_results_stand_beside_the_papers_values_with_mean_spread_and_difference(
     plan = make_plan(one, tmp_path)
     evaluated(plan, "4-96-3", 200.0)
     scored(plan, "mrpc-4-96-3", 0.70, 0.72, None)
+    scored(plan, "sst2-4-96-3", 0.80)
+    finish(plan, "sst2-4-96-3", "failed", "out of memory")
     finish(plan, "pretrain-8-128-4", "failed", "the loss is not finite")
     report = one.report(plan)
     rows = {
@@ -56,7 +58,9 @@ def test_results_stand_beside_the_papers_values_with_mean_spread_and_difference(
     assert rows["4-96-3"]["perplexity"].beside(2) == "paper 3.99, difference +196.01"
     mrpc = rows["4-96-3"]["MRPC"]
     assert mrpc.main(1) == "71.0 ± 1.4"
-    assert mrpc.beside(1) == "1 of 3 degenerate, 2 of 3 runs, paper 86.7, difference −15.7"
+    left_out = "1 of 3 left out (degenerate: the same prediction for every row)"
+    assert mrpc.beside(1) == f"{left_out}, paper 86.7, difference −15.7"
+    assert rows["4-96-3"]["SST-2"].beside(1).startswith("failed: out of memory, 1 of 3 runs, ")
     assert rows["8-128-4"]["SICK"].main(1) == "blocked: pretrain-8-128-4 failed"
     assert any("1,146" in note for note in report.notes)
     assert [picture.name for picture in report.pictures] == [
@@ -89,6 +93,19 @@ def test_a_given_checkpoint_takes_the_place_of_pretraining(tmp_path):
     assert "--checkpoint=run:runs/three" in plan.unit("perplexity-3-768-12").arguments
     given = one.report(plan).table.rows[0]
     assert [cell.text for cell in given[5:7]] == ["given", "given"]
+
+
+def test_a_given_checkpoint_has_no_place_on_an_axis_of_training_flops(tmp_path):
+    one = table(preset="paper", checkpoints="12-768-12=hf:DIR")
+    plan = make_plan(one, tmp_path)
+    evaluated(plan, "12-768-12", 4.5)
+    evaluated(plan, "3-768-12", 6.5)
+    labels = {
+        picture.name: [text.get_text() for text in picture.figure.axes[0].texts]
+        for picture in one.report(plan).pictures
+    }
+    # Ours and the paper's six.
+    assert (len(labels["perplexity_parameters"]), len(labels["perplexity_flops"])) == (8, 7)
 
 
 def test_two_phases_follow_each_other(tmp_path):
