@@ -55,7 +55,9 @@ def fill(
         if found is None:
             found = check(cell)
             kept.append(found)
-            results.write_text("".join(json.dumps(result) + "\n" for result in kept), encoding="utf-8")
+            temporary = results.with_suffix(".tmp")  # a kill while it is written loses none of the hours before
+            temporary.write_text("".join(json.dumps(result) + "\n" for result in kept), encoding="utf-8")
+            temporary.replace(results)
         table.append(found)
     return table
 

@@ -38,6 +38,7 @@ def test_a_cell_is_compiled_once_for_each_set_of_versions(tmp_path):
     matrix.fill([CELL], path, versions, check)
     assert compiled == [CELL, more, CELL]
     assert len(path.read_text().splitlines()) == 1  # results of other versions are not kept
+    assert not path.with_suffix(".tmp").exists()
 
 
 def test_the_table_stands_between_its_marks(tmp_path):
