@@ -63,6 +63,11 @@ class Pretraining:
         return BertConfig(**named_size(size), vocab_size=lines)
 
     @property
+    def last_instances(self) -> str:
+        """The set of rows of the last phase, the longest that are trained on."""
+        return self.instances_2 or self.instances
+
+    @property
     def tokens(self) -> float:
         """Positions that are trained on, both phases."""
         second = self.num_steps_2 * row_length(self.instances_2) if self.instances_2 else 0
@@ -170,8 +175,7 @@ def evaluation(config: Pretraining, model: Model) -> Unit:
     """Return the unit that prints a model's held-out perplexity; see `outcomes.evaluated`."""
     arguments = [f"--checkpoint={model.address}", f"--max_rows={config.eval_rows}"]
     if model.given:
-        instances = config.instances_2 or config.instances
-        arguments += [f"--corpus={config.corpus}", f"--instances={instances}"]
+        arguments += [f"--corpus={config.corpus}", f"--instances={config.last_instances}"]
     return Unit(f"perplexity-{model.name}", "evaluate", tuple(arguments), model.needs)
 
 

@@ -84,7 +84,9 @@ class Vectors:
     width: int = 1
 
 
-def tagged(config: Tagging, name: str, model: Model, vectors: Vectors, hidden_size: int) -> Unit:
+def tagged(
+    config: Tagging, name: str, model: Model, vectors: Vectors, hidden_size: int, max_seq_length: int = 0
+) -> Unit:
     """Return the unit that trains a tagger on a model's vectors, once a seed.
 
     Args:
@@ -93,11 +95,13 @@ def tagged(config: Tagging, name: str, model: Model, vectors: Vectors, hidden_si
         model: frozen.
         vectors: which.
         hidden_size: of one layer, for the cost.
+        max_seq_length: of the rows that a BERT reads; 0 = as the model takes.
     """
     values = {
         "features.checkpoint": model.address,
         "features.layers": vectors.layers,
         "features.combine": vectors.combine,
+        **({"features.max_seq_length": max_seq_length} if max_seq_length else {}),
         "data.train": config.train,
         "data.dev": config.dev,
         **({"data.test": config.test} if config.test else {}),

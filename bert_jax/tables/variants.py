@@ -19,7 +19,7 @@ from bert_jax.tables.cost import Estimate, ner_flops
 from bert_jax.tables.finetuning import TASKS, Finetuning, finetuned
 from bert_jax.tables.outcomes import score_cell
 from bert_jax.tables.plan import Plan
-from bert_jax.tables.pretraining import Model, Pretraining, pretrained
+from bert_jax.tables.pretraining import Model, Pretraining, pretrained, row_length
 from bert_jax.tables.published import TABLE_5, TABLE_8
 from bert_jax.tables.tagging import Tagging, Vectors, tagged
 from bert_jax.tables.unit import Unit
@@ -124,7 +124,9 @@ class Variants:
     def _unit(self, row: str, column: str) -> Unit:
         model, sizes = self._model(row), self.pretraining.model(self.size)
         if column == FEATURES:
-            return tagged(self.tagging, f"{column}-{row}", model, _CONCAT, sizes.hidden_size)
+            # Positions behind those of the pretraining's rows were never trained.
+            length = row_length(self.pretraining.last_instances)
+            return tagged(self.tagging, f"{column}-{row}", model, _CONCAT, sizes.hidden_size, length)
         changes = {"bilstm_cells": self.bilstm_cells} if variant(row).with_bilstm else {}
         named = dataclasses.replace(model, name=row)  # rows that share a pretraining have units of their own
         unit = finetuned(self.finetuning, named, column, sizes, changes)

@@ -22,6 +22,12 @@ def test_the_bilstm_is_fine_tuned_from_the_same_checkpoint(tmp_path):
     assert "pretrain-ltr_no_nsp_bilstm" not in [unit.name for unit in plan.units]
 
 
+@pytest.mark.parametrize(("preset", "length"), [("laptop", 64), ("one_gpu", 128), ("paper", 512)])
+def test_taggers_read_no_position_that_was_not_trained(preset, length, tmp_path):
+    plan = make_plan(make_table(masking.get_config(f"preset={preset}")), tmp_path)
+    assert f"--config.features.max_seq_length={length}" in plan.unit("ner_features-80-10-10").arguments
+
+
 @pytest.mark.parametrize("config", [ablations, masking])
 def test_all_rows_of_the_paper_have_its_values(config, tmp_path):
     table = make_table(config.get_config("preset=paper"))
