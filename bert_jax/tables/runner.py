@@ -130,6 +130,8 @@ class Runner:
         # A session of its own: Ctrl-C reaches it through us alone, once.
         process = subprocess.Popen(command, stdout=output, stderr=log, start_new_session=True)
         self._process = process
+        if self.stopped:  # while it was started
+            process.terminate()
         said = time.monotonic()
         try:
             while process.poll() is None:

@@ -1,5 +1,6 @@
 import os
 import signal
+import subprocess
 import threading
 import time
 
@@ -78,6 +79,21 @@ def test_a_signal_stops_the_unit_that_runs_and_the_next_call_goes_on(tmp_path):
     assert states(plan) == {"slow": "stopped", "next": "not run"}
     run(plan)
     assert states(plan) == {"slow": "done", "next": "done"}
+
+
+def test_a_signal_that_comes_while_a_unit_is_started_stops_it(tmp_path, monkeypatch):
+    start = subprocess.Popen
+
+    def signalled(*arguments, **values):
+        process = start(*arguments, **values)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", signalled)
+    slow = script("slow", "import time; time.sleep(10)")
+    plan = Plan.of([slow], tmp_path)
+    run(plan)
+    assert states(plan) == {"slow": "stopped"}
 
 
 def test_a_unit_is_run_by_one_process_at_a_time(tmp_path):
