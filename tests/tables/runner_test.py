@@ -109,7 +109,9 @@ def test_a_unit_that_another_process_runs_does_not_keep_the_others(tmp_path):
     busy = script("busy", "pass")
     busy.directory(tmp_path).mkdir(parents=True)
     plan = Plan.of([busy, script("other", "pass")], tmp_path)
-    with take_lock(busy.directory(tmp_path)):
+    lock = take_lock(busy.directory(tmp_path))
+    assert lock is not None
+    with lock:
         _, lines = run(plan)
     assert states(plan) == {"busy": "not run", "other": "done"}
     assert any("left to whoever runs it" in line for line in lines)
