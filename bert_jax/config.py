@@ -23,22 +23,32 @@ from absl import flags
 Config = TypeVar("Config")
 
 
-def parse_flags(args: list[str]) -> list[str]:
-    """Parse a launcher's command line, for `app.run(main, flags_parser=parse_flags)`; a mistake is one line."""
+def parse_flags(args: list[str], flag_values: flags.FlagValues | None = None) -> list[str]:
+    """Parse a launcher's command line, for `app.run(main, flags_parser=parse_flags)`; a mistake is one line.
+
+    Args:
+        args: the program's name, and what was given to it.
+        flag_values: that are parsed; None: those of this program.
+    """
     launcher = os.path.basename(args[0]).removesuffix(".py")
+    flag_values = flags.FLAGS if flag_values is None else flag_values
     try:
-        rest = flags.FLAGS(args)
-        getattr(getattr(flags.FLAGS, "config", None), "keys", None)  # an unreadable file is an error at its first use
+        rest = flag_values(args)
+        getattr(getattr(flag_values, "config", None), "keys", None)  # an unreadable file is an error at its first use
         return rest
     except SystemExit:  # --help and the like, which absl ends with 1
         sys.exit(0)
     except (AttributeError, KeyError) as error:  # ml_collections' errors about --config.key, one in the other
         cause = error.args[0] if isinstance(error.args[0], KeyError) else error
-        sys.exit(f"{launcher}: --config has no key {' '.join(str(cause.args[0]).split())}")
+        said = f"--config has no key {' '.join(str(cause.args[0]).split())}"
+        sys.exit(f"{launcher}: {_missing_key(args, flag_values) or said}")
     except (flags.Error, OSError) as error:
         missing = re.search(r"No such file or directory: '([^']+)'", str(error))
         if missing:
             sys.exit(f"{launcher}: the config file {missing[1]} does not exist; they are in configs/")
+        unset = re.search(r"Flag (--\w+) must have a value other than None", str(error))
+        if unset:
+            sys.exit(f"{launcher}: {unset[1]} is missing (--help lists the flags)")
         # A config file's own error comes as a whole traceback.
         raised = re.findall(r"^\s*\w*Error: (.+)$", str(error), re.MULTILINE)
         sys.exit(f"{launcher}: {raised[-1] if raised else error} (--help lists the flags)")
@@ -128,6 +138,23 @@ def differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, An
         name = f"{prefix}.{key}" if prefix else key
         found.update(differences(old.get(key), new.get(key), name))
     return found
+
+
+def _missing_key(args: list[str], flag_values: flags.FlagValues) -> str:
+    """Say which --config.key of a command line its file lacks, and what stands there; "" if none is found."""
+    files = [match[1] for argument in args if (match := re.match(r"--?config=(.+)", argument))]
+    if not files:
+        return ""
+    config = flag_values["config"].parser.parse(files[-1])
+    for match in filter(None, (re.match(r"--?config\.([\w.]+)", argument) for argument in args)):
+        section, name = config, "config"
+        for key in match[1].split("."):
+            if not isinstance(section, ml_collections.ConfigDict):
+                return f"{name} is a value, {section!r}; it has no key {key!r}"
+            if key not in section:
+                return f"{name} has no key {key!r}; accepted: {_closest_first(key, section)}"
+            section, name = section[key], f"{name}.{key}"
+    return ""
 
 
 def _closest_first(name: str, names: Iterable[str]) -> str:

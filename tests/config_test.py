@@ -162,7 +162,15 @@ def config_flag(tmp_path):
     ("arguments", "message"),
     [
         (["--config={file}:mni"], "launcher: size is 'mni'; accepted: base (--help lists the flags)"),
-        (["--config={file}", "--config.optim.beta=1"], "launcher: --config has no key 'beta'"),
+        (
+            ["--config={file}", "--config.optim.beta=1"],
+            "launcher: config.optim has no key 'beta'; accepted: beta1 (did you mean 'beta1'?)",
+        ),
+        (["--config={file}", "--config.train.steps=1"], "launcher: config has no key 'train'; accepted: optim"),
+        (
+            ["--config={file}", "--config.optim.beta1.x=1"],
+            "launcher: config.optim.beta1 is a value, 0.9; it has no key 'x'",
+        ),
         (["--config={file}x.py"], "launcher: the config file {file}x.py does not exist; they are in configs/"),
         (["--cnfig=x"], "launcher: Unknown command line flag 'cnfig'"),
     ],
@@ -177,3 +185,12 @@ def test_a_mistake_on_the_command_line_is_one_line(config_flag, monkeypatch, arg
         config_lib.parse_flags(command)
     assert str(left.value).startswith(message.format(file=file))
     assert "\n" not in str(left.value)
+
+
+def test_a_flag_that_must_be_given_is_named(config_flag, monkeypatch):
+    _, flag_values = config_flag
+    flags.DEFINE_string("from", None, "", flag_values=flag_values)
+    flags.mark_flag_as_required("from", flag_values)
+    monkeypatch.setattr(config_lib.flags, "FLAGS", flag_values)
+    with pytest.raises(SystemExit, match=r"^launcher: --from is missing \(--help lists the flags\)$"):
+        config_lib.parse_flags(["launcher.py"])
