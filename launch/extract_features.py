@@ -1,4 +1,4 @@
-"""Write the vectors that ELMo or BERT gives words in their context: hdf5, npz, or Google's JSON lines.
+r"""Write the vectors that ELMo or BERT gives words in their context: hdf5, npz, or Google's JSON lines.
 
     python -m launch.extract_features --checkpoint=elmo:DIR --input=sentences.txt --output=vectors.hdf5
     python -m launch.extract_features --checkpoint=run:runs/demo --input=words.txt --pretokenized --output=words.npz \

@@ -1,4 +1,4 @@
-"""List the contexts in which a word means the same: those whose vector is nearest, in ELMo or BERT.
+r"""List the contexts in which a word means the same: those whose vector is nearest, in ELMo or BERT.
 
     python -m launch.neighbours --checkpoint=run:runs/base-2 --corpus_text=sentences.txt --word=stick \
         --context="He threw the stick." --context="I stick to my opinion." --picture=stick.png

@@ -1,4 +1,4 @@
-"""Predict with a fine-tuned checkpoint: `python -m launch.predict --checkpoint=run:runs/mrpc@best --input=pairs.tsv`.
+r"""Predict with a fine-tuned checkpoint: `python -m launch.predict --checkpoint=run:runs/mrpc@best --input=pairs.tsv`.
 
     python -m launch.predict --checkpoint=run:runs/sst2@best < reviews.txt > labels.jsonl
     python -m launch.predict --checkpoint=run:runs/ner@best --input=text.txt

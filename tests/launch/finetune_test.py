@@ -149,3 +149,9 @@ def test_mistakes_are_one_line(arguments, message, tmp_path):
     assert re.search(message, done.stderr), done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_help_lists_the_flags():
+    shown = run_launcher("finetune", "--help").stdout
+    assert "--config: " in shown
+    assert "--workdir: " in shown
