@@ -1,4 +1,4 @@
-"""Launch on Cloud TPU with one command; `--dry_run` shows what would be submitted, and submits nothing.
+r"""Launch on Cloud TPU with one command; `--dry_run` shows what would be submitted, and submits nothing.
 
     # pretraining on a spot slice that comes back after a preemption: SkyPilot, or with --route=gke a JobSet
     python -m launch.submit --route=skypilot --topology=v5e-16 --corpus=gs://my-bucket/wiki_books \
@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 from absl import app, flags
+from ml_collections import config_flags
 
 from bert_jax.config import choose, parse_flags
 from bert_jax.tpu import cloud
@@ -53,6 +54,7 @@ def main(argv: list[str]) -> int:
         if route == "sweep":
             return _submit_sweep(topology, name, argv[1:])
         job = cloud.CloudJob(name, _CORPUS.value, _WORKDIR.value, tuple(argv[1:]), _IMAGE.value, _SPOT.value)
+        _check_config(argv[1:])
         if route == "gke":
             return submit(name, cloud.fill_jobset(_template("jobset"), topology, job), ["kubectl", "apply", "-f"])
         return submit(name, cloud.fill_skypilot(_template("pretrain"), topology, job), SKY)
@@ -71,6 +73,15 @@ def submit(name: str, filled: dict[str, Any], command: list[str]) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return subprocess.run(command, check=False).returncode
+
+
+def _check_config(arguments: list[str]) -> None:
+    """Leave with launch.pretrain's own message for a mistaken config, before machines are paid for."""
+    # Its other flags are not known here; what does not begin with - may be a value of --config.key.
+    command = ["pretrain", *(each for each in arguments if each.startswith("--config") or not each.startswith("-"))]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=command)
+    parse_flags(command, values)
 
 
 def _submit_sweep(topology: Topology, name: str, arguments: list[str]) -> int:

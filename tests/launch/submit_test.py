@@ -36,3 +36,21 @@ def test_a_corpus_that_is_not_in_a_bucket_is_refused():
     assert done.stderr == (
         "submit: --corpus is 'data/wiki', which hosts in the cloud cannot reach; use gs://my-bucket/corpus\n"
     )
+
+
+@pytest.mark.entry
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=configs/bert.py:size=bas"], "pretrain: size is 'bas'; accepted: "),
+        (
+            ["--config=configs/bert.py", "--config.seed", "1", "--config.optm.name=x"],
+            "pretrain: config has no key 'optm'; accepted: ",
+        ),
+    ],
+)
+def test_a_config_that_pretraining_would_refuse_is_refused_before_anything_is_submitted(arguments, message):
+    done = submit("--corpus=gs://b/corpus", "--workdir=gs://b/runs/x", "--dry_run", "--", *arguments)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(message)
