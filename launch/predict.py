@@ -8,10 +8,10 @@ r"""Predict with a fine-tuned checkpoint: `python -m launch.predict --checkpoint
     python -m launch.predict --checkpoint=run:runs/mnli@best,run:runs/mrpc@best --split=test --fill_missing \
         --submission=runs/glue.zip
 
-Sentences: a text a line, a pair as first<TAB>second, or JSON objects with the task's columns. Named entities: a text a
-line, or files in CoNLL columns. Multiple choice: a file as those trained on. SQuAD: the official JSON; with --output
-the files of run_squad.py go into that directory. That questions may have no answer is known of a run, and is said by
---version_2 of a model that comes from elsewhere. Everything else is JSON lines, in the order of the input.
+Sentences: a text a line, a pair as first<TAB>second, or JSON objects with the task's columns; no csv. Named entities: a
+text a line, or files in CoNLL columns. Multiple choice: a file as those trained on. SQuAD: the official JSON; with
+--output the files of run_squad.py go into that directory. That questions may have no answer is known of a run, and is
+said by --version_2 of a model that comes from elsewhere. Everything else is JSON lines, in the order of the input.
 """
 
 import contextlib
@@ -97,6 +97,8 @@ def _predict_input() -> None:
 
 
 def _sentences(predictor: Predictor, chunk: int) -> Iterator[dict[str, Any]]:
+    if INPUT.value.removesuffix(".gz").endswith(".csv"):  # its lines would pass for texts, labels and commas and all
+        raise ValueError(f"{INPUT.value}: no csv is read here; give a text a line, first<TAB>second, or JSON lines")
     lines = iter(_lines())
     columns = predictor.text_columns
     if not columns:

@@ -138,6 +138,7 @@ def test_a_directory_gets_the_files_there_are(runs, tmp_path):
         (["--checkpoint=run:/no/such"], "has no checkpoint; is it the --workdir of a run?"),
         (["--checkpoint=hf:MODEL"], "has no head of a task: fine-tune it with launch.finetune"),
         (["--checkpoint=run:RUN", "--input=/dev/null", "--output=/tmp"], "--output=/tmp is a directory; give a file"),
+        (["--checkpoint=run:RUN", "--input=new.csv.gz"], "new.csv.gz: no csv is read here; give a text a line"),
     ],
 )
 def test_mistakes_are_one_line(runs, arguments, message):
