@@ -33,8 +33,10 @@ def main(argv: list[str]) -> int:
         logging.set_verbosity(logging.ERROR)  # orbax warns of a file that it does not need
     try:
         config = EvalConfig(every_steps=0, max_rows=MAX_ROWS.value, batch_size=BATCH_SIZE.value)
-        family = load_config(CHECKPOINT.value).get("family", "bert")
-        evaluate = EVALUATIONS[choose(f"the family of {CHECKPOINT.value}", family, EVALUATIONS)]
+        saved = load_config(CHECKPOINT.value)
+        evaluate = EVALUATIONS[choose(f"the family of {CHECKPOINT.value}", saved.get("family", "bert"), EVALUATIONS)]
+        if not ((CORPUS.value or saved["data"]["corpus"]) and (INSTANCES.value or saved["data"]["instances"])):
+            raise ValueError(f"{CHECKPOINT.value} was converted and has no corpus here; give --corpus and --instances")
         print(json.dumps(evaluate(CHECKPOINT.value, CORPUS.value, config, INSTANCES.value), indent=2))
     except (ValueError, FileNotFoundError, CheckpointError) as error:
         print(f"evaluate: {error}", file=sys.stderr)

@@ -49,3 +49,9 @@ def test_the_launcher_prints_one_json_object(workdir):
     wrong = run_launcher("evaluate", "--checkpoint=hf:x")
     assert wrong.returncode == 1
     assert wrong.stderr.startswith("evaluate: 'hf:x' is not the address of a run")
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"] |= {"corpus": "", "instances": ""}  # as launch.convert leaves it
+    (workdir / "config.json").write_text(json.dumps(config))
+    converted = run_launcher("evaluate", f"--checkpoint=run:{workdir}")
+    assert converted.returncode == 1
+    assert "was converted and has no corpus here; give --corpus and --instances" in converted.stderr
