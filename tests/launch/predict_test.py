@@ -78,6 +78,7 @@ def test_lines_are_classified_up_to_the_one_that_is_malformed(runs):
     assert told == "predict: standard input:4: 'text' must be a text; got no such column; the row has txt\n"
 
 
+@pytest.mark.slow
 @pytest.mark.entry
 def test_words_are_tagged_in_text_and_in_columns(runs):
     address, path = f"run:{runs.workdir('ner')}", runs.files("ner") / "words.conll"
@@ -92,6 +93,7 @@ def test_words_are_tagged_in_text_and_in_columns(runs):
         assert [line.split()[0] for line in lines[row["line"] - 1 :][: len(row["words"])]] == row["words"]
 
 
+@pytest.mark.slow
 @pytest.mark.entry
 def test_answers_are_written_as_the_official_files(runs, tmp_path):
     address, path = f"run:{runs.workdir('squad')}@best", runs.files("squad") / "squad.json"
@@ -106,6 +108,7 @@ def test_answers_are_written_as_the_official_files(runs, tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.entry
 def test_the_official_test_rows_become_a_submission(runs, tmp_path):
     address = f"run:{runs.workdir('glue')}"
