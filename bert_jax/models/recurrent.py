@@ -316,8 +316,8 @@ def _unclipped(gradient: Array, clipped: Array, limit: float) -> Array:
 def _backward(clips: tuple[float, float], residuals: Any, gradients: tuple[Array, Array, Array]) -> Any:
     inputs, mask, weights, hidden, outputs, kept = residuals
     dtype, words = inputs.dtype, inputs.shape[1]
-    befores = jnp.concatenate([hidden.astype(dtype)[:, None], outputs[:, :-1]], axis=1)
-    groups = _in_groups(inputs, befores, outputs, weights._replace(bias=None), gradients)
+    earlier = jnp.concatenate([hidden.astype(dtype)[:, None], outputs[:, :-1]], axis=1)
+    groups = _in_groups(inputs, earlier, outputs, weights._replace(bias=None), gradients)
     transpose = functools.partial(jax.tree.map, lambda kernel: jnp.swapaxes(kernel.astype(dtype), 1, 2))
     groups = jax.lax.optimization_barrier([(*group[:3], transpose(group[3]), group[4]) for group in groups])
     pairs = list(zip(groups, kept, strict=True))
