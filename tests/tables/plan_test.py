@@ -19,8 +19,8 @@ def test_a_unit_comes_once_and_behind_what_it_needs(tmp_path):
     first = unit("first")
     plan = Plan.of([unit("b", needs=[first]), unit("c", needs=[first])], tmp_path)
     assert [one.name for one in plan.units] == ["first", "b", "c"]
-    with pytest.raises(ValueError, match=r"--unit is 'firts'; .*did you mean 'first'"):
-        plan.unit("firts")
+    with pytest.raises(ValueError, match=r"--unit is 'fist'; .*did you mean 'first'"):
+        plan.unit("fist")
 
 
 def test_a_changed_command_has_another_directory_and_so_has_what_depends_on_it(tmp_path):
