@@ -114,8 +114,14 @@ def directory() -> Path:
 
 def own_command() -> str:
     """Return the command that runs the whole plan."""
-    ours = ("plan", "collect", "unit")
-    given = [arg for arg in sys.argv[1:] if arg.lstrip("-").partition("=")[0] not in ours]
+    ours, given = ("plan", "collect", "unit"), []
+    words = iter(sys.argv[1:])
+    for word in words:
+        name = word.lstrip("-").partition("=")[0]
+        if name not in ours:
+            given.append(word)
+        elif name == "unit" and "=" not in word:
+            next(words, None)  # its value, given as a word of its own
     return shlex.join(["python", "-m", "launch.table", *given])
 
 

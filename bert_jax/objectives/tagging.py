@@ -8,17 +8,16 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Integer, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
 from bert_jax.models.tagger import Tagger, TaggerConfig
 from bert_jax.objectives.cross_entropy import softmax_cross_entropy
-from bert_jax.objectives.masked_lm import Metrics
+from bert_jax.objectives.objective import LinenObjective, Metrics
 
 
 @dataclasses.dataclass(frozen=True)
-class TaggingObjective:
+class TaggingObjective(LinenObjective):
     """Loss of `Tagger`, as functions of (parameters, batch).
 
     A batch has vectors [rows, kept, words, features], label_ids int32 [rows, words] (-1 in padding and where a word has
@@ -41,19 +40,10 @@ class TaggingObjective:
         """The Linen module."""
         return Tagger(self.config, self.outputs)
 
-    def init(self, seed: int | Integer[Array, ""]) -> Any:
-        """Return new parameters, a tree of plain float32 arrays."""
-        vectors = jnp.zeros((1, self.kept, 1, self.features))
-        return self.model.init(jax.random.key(seed), vectors, jnp.ones((1, 1), jnp.int32))["params"]
-
-    def abstract_params(self) -> Any:
-        """Return the parameters' shapes; none has a logical axis, so every device holds all."""
-        return jax.eval_shape(lambda: self.init(0))
-
-    def init_carry(self, batch_size: int) -> dict[str, Array]:
-        """Return the state carried between batches: none."""
-        del batch_size
-        return {}
+    @property
+    def inputs(self) -> tuple[Array, ...]:
+        """Inputs of the module, for the shapes of its parameters."""
+        return jnp.zeros((1, self.kept, 1, self.features)), jnp.ones((1, 1), jnp.int32)
 
     def normalizers(self, batch: Mapping[str, Any]) -> dict[str, Float[Array, ""]]:
         """Return the labelled words of a global batch."""
