@@ -59,6 +59,8 @@ def main(argv: list[str]) -> int:
 
 def run_plan(table: Table, plan: Plan) -> int:
     """Run what is left of a plan, and write the table."""
+    if any(plan.status(unit).state != "done" for unit in plan.units):
+        table.check()
     plan.table.mkdir(parents=True, exist_ok=True)
     with take_lock(plan.table) or contextlib.nullcontext(), Runner(plan, say) as runner:
         runner.run_all()

@@ -134,7 +134,7 @@ def open_instances(corpus: str | os.PathLike[str], name: str, split: str) -> Ins
         FileNotFoundError: no such corpus, set or shard; the message lists the sets there are.
         ValueError: no such split, a split without rows, or a shard that is not what the manifest says.
     """
-    directory = _directory(corpus, name)
+    directory = set_directory(corpus, name)
     manifest = records.read_manifest(directory)
     _check_split(directory, manifest, split)
     return InstanceSet(directory, manifest, split)
@@ -142,13 +142,14 @@ def open_instances(corpus: str | os.PathLike[str], name: str, split: str) -> Ins
 
 def open_windows(corpus: str | os.PathLike[str], name: str, split: str) -> WindowSet:
     """Open a split of the set of word windows `<corpus>/instances/<name>`; see `open_instances` for the errors."""
-    directory = _directory(corpus, name)
+    directory = set_directory(corpus, name)
     manifest = streams.read_stream_manifest(directory)
     _check_split(directory, manifest, split)
     return WindowSet(directory, manifest, split)
 
 
-def _directory(corpus: str | os.PathLike[str], name: str) -> Path:
+def set_directory(corpus: str | os.PathLike[str], name: str) -> Path:
+    """Return the directory of an instance set that was prepared to its end; see `open_instances` for the errors."""
     directory = Path(corpus) / "instances" / name
     if not (directory / records.MANIFEST).exists():
         raise FileNotFoundError(_missing_set(Path(corpus), name))

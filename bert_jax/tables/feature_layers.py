@@ -6,7 +6,6 @@ Source: Devlin et al. 2019 §5.3 and Table 7, CoNLL-2003 named entities.
 import dataclasses
 import functools
 import math
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from bert_jax.config import choose
@@ -17,6 +16,7 @@ from bert_jax.reports.result_plots import Axis, Point, Series, bars
 from bert_jax.reports.results_table import Cell, Column, ResultsTable
 from bert_jax.tables.cost import Estimate, ner_flops
 from bert_jax.tables.finetuning import Finetuning, finetuned
+from bert_jax.tables.inputs import check_corpus, check_files, check_size
 from bert_jax.tables.outcomes import score_cell
 from bert_jax.tables.plan import Plan
 from bert_jax.tables.pretraining import Model
@@ -71,6 +71,8 @@ class FeatureLayers:
 
     def __post_init__(self) -> None:
         """Refuse unknown rows, and rows of no model."""
+        if not self.rows:
+            raise ValueError(f"config.rows is empty; it takes {', '.join(self._rows())}")
         for row in self.rows:
             choose("config.rows", row, self._rows())
         if not self.checkpoint and set(self.rows) - {ELMO}:
@@ -79,10 +81,16 @@ class FeatureLayers:
     @functools.cached_property
     def _tagging(self) -> Tagging:
         """The config's, with whole paths; fine-tuning takes the same files."""
-        files = {name: getattr(self.tagging, name) for name in ("train", "dev", "test")}
-        return dataclasses.replace(
-            self.tagging, **{name: str(Path(self.data) / file) if file else "" for name, file in files.items()}
-        )
+        return self.tagging.within(self.data)
+
+    def check(self) -> None:
+        """See `Table`."""
+        check_files(self._tagging.files)
+        if set(self.rows) - {ELMO}:
+            sizes = {"num_hidden_layers": self.num_layers, "hidden_size": self.hidden_size}
+            check_size(self.checkpoint, "config.num_layers and config.hidden_size", sizes)
+        if ELMO in self.rows and not self.elmo_checkpoint:
+            check_corpus(self.elmo.corpus, (self.elmo.instances,))
 
     def units(self) -> list[Unit]:
         """Return all that the table is made of, row by row."""
@@ -130,8 +138,7 @@ class FeatureLayers:
     def _unit(self, row: str) -> Unit:
         bert, vectors = Model("bert", self.checkpoint, ()), self._rows()[row].vectors
         if vectors is None:
-            files = {f"ner_{name}": getattr(self._tagging, name) for name in ("train", "dev", "test")}
-            unit = finetuned(dataclasses.replace(self.finetuning, **files), bert, "ner", None)
+            unit = finetuned(self.finetuning.with_ner(self._tagging.files), bert, "ner", None)
             sizes = BertConfig(**_sizes(self.num_layers, self.hidden_size), vocab_size=1)
             times = self.finetuning.num_epochs * self.finetuning.restarts
             return dataclasses.replace(unit, flops=ner_flops(sizes, float(self.tagging.words * times)))

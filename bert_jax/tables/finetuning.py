@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from bert_jax.config import choose
@@ -91,6 +92,19 @@ class Finetuning:
         if self.restarts < 1:
             raise ValueError(f"config.finetuning.restarts is {self.restarts}; use 1 or more")
 
+    def directory(self, task: str) -> str:
+        """Return the directory of the files of a task of GLUE, or of SICK."""
+        return self.sick or self.glue if task == "sick" else self.glue
+
+    def with_ner(self, files: Mapping[str, str]) -> "Finetuning":
+        """Return the same with these files of named entities, by split."""
+        return dataclasses.replace(self, **{f"ner_{split}": file for split, file in files.items()})
+
+    def files(self, task: str) -> dict[str, str]:
+        """Return the files of another task by split; a test file that is not named is left out."""
+        files = {split: getattr(self, f"{task}_{split}", "") for split in ("train", "dev", "test")}
+        return {split: file for split, file in files.items() if file}
+
 
 def finetuned(config: Finetuning, model: Model, task: str, sizes: Any, changes: dict[str, Any] | None = None) -> Unit:
     """Return the unit that fine-tunes a model on a task, once a seed.
@@ -113,14 +127,13 @@ def finetuned(config: Finetuning, model: Model, task: str, sizes: Any, changes: 
     if facts.config == "glue":
         argument = f"task={task},recipe={config.recipe}"
         values |= {
-            "data.directory": config.sick or config.glue if task == "sick" else config.glue,
+            "data.directory": config.directory(task),
             "data.max_seq_length": config.max_seq_length,
             "data.max_train_rows": config.max_train_rows,
         }
     else:
         argument = f"recipe={config.recipe}"
-        files = {split: getattr(config, f"{task}_{split}", "") for split in ("train", "dev", "test")}
-        values |= {f"data.{split}": file for split, file in files.items() if file}
+        values |= {f"data.{split}": file for split, file in config.files(task).items()}
     values |= changes or {}
     arguments = (
         f"--config=configs/{facts.config}.py:{argument}",

@@ -23,6 +23,14 @@ class Table(Protocol):
         """What the plan's cost is reckoned with."""
         ...
 
+    def check(self) -> None:
+        """Refuse a corpus, files or checkpoints that are not there, or not what the config says.
+
+        Raises:
+            ValueError, FileNotFoundError: says which.
+        """
+        ...
+
     def units(self) -> list[Unit]:
         """Return the units that cells are read from; what they need comes with them."""
         ...

@@ -16,6 +16,7 @@ from bert_jax.reports.result_plots import Axis, Point, Series, scatter
 from bert_jax.reports.results_table import Cell, Column, ResultsTable
 from bert_jax.tables.cost import Estimate, bert_parameters, format_flops
 from bert_jax.tables.finetuning import TASKS, Finetuning, finetuned
+from bert_jax.tables.inputs import check_corpus, check_size, check_tasks
 from bert_jax.tables.outcomes import evaluated, evaluation_cell, score_cell
 from bert_jax.tables.plan import Plan
 from bert_jax.tables.pretraining import Model, Pretraining, evaluation, given, parse_pairs, pretrained
@@ -81,6 +82,14 @@ class ModelSize:
         for size in parse_pairs(self.checkpoints, "config.checkpoints"):
             choose("the size in config.checkpoints", size, self.sizes)
 
+    def check(self) -> None:
+        """See `Table`."""
+        checkpoints = parse_pairs(self.checkpoints, "config.checkpoints")
+        check_corpus(self.pretraining.corpus, self.pretraining.all_instances)
+        check_tasks(self.finetuning, self.finetuning.tasks)
+        for size, address in checkpoints.items():
+            check_size(address, f"{size} in config.checkpoints", named_size(size))
+
     def units(self) -> list[Unit]:
         """Return all that the table is made of: first every size's perplexity, then the scores."""
         evaluations = [unit for size in self.sizes for unit in self._evaluations(size)]
@@ -135,7 +144,7 @@ class ModelSize:
         return (*(Cell(text=text) for text in texts), perplexity, *scores)
 
     def _notes(self, plan: Plan) -> list[str]:
-        restarts = self.finetuning.restarts
+        restarts, seeds = self.finetuning.restarts, self.pretraining.seeds
         split = PUBLISHED[self.published].split
         notes = [
             "Parameters are those of the pretrained model, with pooler and both heads; FLOPs by the formula "
@@ -144,6 +153,8 @@ class ModelSize:
             f"standard deviation of {restarts} restart{'s' * (restarts > 1)} of fine-tuning"
             + (f"; published scores are of the {split} sets." if split != "dev" else "."),
         ]
+        if seeds > 1:
+            notes.append(f"Perplexity is the mean ± deviation of {seeds} pretrainings; scores begin from the first.")
         for size in self.sizes:
             row = evaluated(plan, self._evaluations(size)[0])
             if UNIGRAM in row:

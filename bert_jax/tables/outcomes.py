@@ -14,7 +14,10 @@ def evaluated(plan: Plan, unit: Unit) -> dict[str, Any]:
     """Return the row that an evaluation printed; empty if it is not done."""
     if plan.status(unit).state != "done":
         return {}
-    return json.loads((unit.directory(plan.table) / OUTPUT).read_text(encoding="utf-8"))
+    text = (unit.directory(plan.table) / OUTPUT).read_text(encoding="utf-8")
+    # The last object that begins a line: whatever a library wrote to standard output stands around it.
+    row, _ = json.JSONDecoder().raw_decode(text[text.rfind("\n{") + 1 :])
+    return row
 
 
 def evaluation_cell(plan: Plan, units: list[Unit], metric: str, published: float = math.nan) -> Cell:

@@ -53,7 +53,7 @@ class Pretraining:
         """Refuse what is no plan."""
         if self.seeds < 1:
             raise ValueError(f"config.pretraining.seeds is {self.seeds}; use 1 or more")
-        for name in filter(None, (self.instances, self.instances_2)):
+        for name in self.all_instances:
             row_length(name)
 
     def model(self, size: str) -> BertConfig:
@@ -61,6 +61,11 @@ class Pretraining:
         vocab = Path(self.corpus) / "tokenizer" / "vocab.txt"
         lines = len(vocab.read_text(encoding="utf-8").split()) if vocab.exists() else self.vocab_size
         return BertConfig(**named_size(size), vocab_size=lines)
+
+    @property
+    def all_instances(self) -> tuple[str, ...]:
+        """The sets of rows of all phases."""
+        return tuple(filter(None, (self.instances, self.instances_2)))
 
     @property
     def last_instances(self) -> str:

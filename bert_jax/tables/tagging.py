@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+from pathlib import Path
 
 from bert_jax.models.elmo import ElmoConfig, named_size
 from bert_jax.tables.finetuning import RESTARTS
@@ -36,6 +37,17 @@ class Tagging:
     layers: int
     num_epochs: int
     more: str = ""
+
+    def within(self, directory: str) -> "Tagging":
+        """Return the same with files in a directory; "" = as they stand."""
+        files = {split: str(Path(directory) / file) for split, file in self.files.items()}
+        return dataclasses.replace(self, **files)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Files by split."""
+        files = {"train": self.train, "dev": self.dev, "test": self.test}
+        return {split: file for split, file in files.items() if file}
 
     def flops(self, width: int) -> float:
         """Return the training FLOPs of all restarts on vectors of a width: those of the BiLSTM's products."""
@@ -102,9 +114,7 @@ def tagged(
         "features.layers": vectors.layers,
         "features.combine": vectors.combine,
         **({"features.max_seq_length": max_seq_length} if max_seq_length else {}),
-        "data.train": config.train,
-        "data.dev": config.dev,
-        **({"data.test": config.test} if config.test else {}),
+        **{f"data.{split}": file for split, file in config.files.items()},
         "model.cells": config.cells,
         "model.layers": config.layers,
         "num_epochs": config.num_epochs,

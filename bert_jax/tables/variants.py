@@ -4,6 +4,7 @@ Source: Devlin et al. 2019, Table 5 (pretraining tasks) and Table 8 (masks).
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from bert_jax.reports.result_plots import Axis, Point, Series, bars
 from bert_jax.reports.results_table import Cell, Column, ResultsTable
 from bert_jax.tables.cost import Estimate, ner_flops
 from bert_jax.tables.finetuning import TASKS, Finetuning, finetuned
+from bert_jax.tables.inputs import check_corpus, check_files, check_tasks
 from bert_jax.tables.outcomes import score_cell
 from bert_jax.tables.plan import Plan
 from bert_jax.tables.pretraining import Model, Pretraining, pretrained, row_length
@@ -61,6 +63,7 @@ class Variants:
             random), or "rate-40" (percent of the tokens that are chosen).
         published: of PUBLISHED.
         columns: of TASKS; "ner_features" is a tagger on frozen vectors.
+        data: directory that the files of `tagging` are in, which the column "ner" reads too; "" = as they stand.
         bilstm_cells: of each direction, of rows "+ BiLSTM"; the paper does not say.
         remarks: sentences below the table.
         pretraining, finetuning, tagging, estimate: see their classes.
@@ -74,6 +77,7 @@ class Variants:
     rows: tuple[str, ...]
     published: str
     columns: tuple[str, ...]
+    data: str
     bilstm_cells: int
     remarks: tuple[str, ...]
     pretraining: Pretraining
@@ -85,10 +89,27 @@ class Variants:
         """Refuse unknown rows and columns."""
         choose("config.published", self.published, PUBLISHED)
         named_size(self.size)
+        if not self.rows or not self.columns:
+            raise ValueError(f"config.rows is {self.rows}, config.columns {self.columns}; name one or more of each")
         for row in self.rows:
             variant(row)
         for column in self.columns:
             choose("config.columns", column, (*TASKS, FEATURES))
+
+    @functools.cached_property
+    def _tagging(self) -> Tagging:
+        return self.tagging.within(self.data)
+
+    @functools.cached_property
+    def _finetuning(self) -> Finetuning:
+        return self.finetuning.with_ner(self._tagging.files)
+
+    def check(self) -> None:
+        """See `Table`."""
+        check_corpus(self.pretraining.corpus, self.pretraining.all_instances)
+        check_tasks(self._finetuning, (column for column in self.columns if column != FEATURES))
+        if FEATURES in self.columns:
+            check_files(self._tagging.files)
 
     def units(self) -> list[Unit]:
         """Return all that the table is made of, row by row."""
@@ -126,10 +147,10 @@ class Variants:
         if column == FEATURES:
             # Positions behind those of the pretraining's rows were never trained.
             length = row_length(self.pretraining.last_instances)
-            return tagged(self.tagging, f"{column}-{row}", model, _CONCAT, sizes.hidden_size, length)
+            return tagged(self._tagging, f"{column}-{row}", model, _CONCAT, sizes.hidden_size, length)
         changes = {"bilstm_cells": self.bilstm_cells} if variant(row).with_bilstm else {}
         named = dataclasses.replace(model, name=row)  # rows that share a pretraining have units of their own
-        unit = finetuned(self.finetuning, named, column, sizes, changes)
+        unit = finetuned(self._finetuning, named, column, sizes, changes)
         if column != "ner":
             return unit
         times = self.finetuning.num_epochs * self.finetuning.restarts

@@ -264,7 +264,7 @@ def _read_file(data: GlueData, file: str, notes: list[str]) -> list[SentenceExam
         return _read_tfds(data.task, file, kept)
     labelled = file not in task.tests.values() or data.task == "sick"
     texts = task.texts
-    path = _find(data, file)
+    path = find(data.task, data.directory, file)
     rows, malformed = read_tsv(path, task.columns if labelled else (), task.malformed_allowed)
     needed = (*texts, task.label) if labelled else texts
     missing = [column for column in needed if column not in rows[0].cells]
@@ -291,19 +291,23 @@ def _example(task: GlueTask, row: Row, row_id: str, texts: tuple[str, ...], labe
     return SentenceExample(first, second, label, row_id, row.where)
 
 
-def _find(data: GlueData, file: str) -> Path:
-    """Return the path of a task's file, in its folder in the directory or in the directory itself."""
-    directory = Path(data.directory).expanduser()
-    folders = [directory / name for name in GLUE_TASKS[data.task].folder]
+def find(task: str, directory: str, file: str) -> Path:
+    """Return the path of a task's file, in its folder in the directory or in the directory itself.
+
+    Raises:
+        FileNotFoundError: it is in neither.
+    """
+    root = Path(directory).expanduser()
+    folders = [root / name for name in GLUE_TASKS[task].folder]
     for folder in folders:
         if folder.is_dir():
             return find_file(folder / file)
     try:
-        return find_file(directory / file)
+        return find_file(root / file)
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"{data.task} is not in config.data.directory={data.directory!r}: neither {file} (or {file}.gz) nor the "
-            f"folder {' or '.join(folder.name for folder in folders)} is there"
+            f"{task} is not in config.data.directory={directory!r}: neither {file} (or {file}.gz) nor the folder "
+            f"{' or '.join(folder.name for folder in folders)} is there"
         ) from None
 
 

@@ -8,13 +8,14 @@ elmo:DIR                               options.json and weights.hdf5; `elmo_addr
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from bert_jax.config import build
 from bert_jax.corpus.vocabulary import WordPiece
-from bert_jax.interop import google, huggingface, name_map
+from bert_jax.interop import bert_json, google, huggingface, name_map
 from bert_jax.interop.parity_report import ParityReport
 from bert_jax.interop.weights import Beside, Weights
 from bert_jax.models.bert import BertConfig
@@ -39,16 +40,32 @@ def load(address: str, beside: Beside | None = None) -> tuple[Weights, ParityRep
     return _READERS[scheme](place, beside or Beside())
 
 
+def read_config(address: str) -> BertConfig:
+    """Return the config of the model of an address, without its weights; see `load` for the errors."""
+    scheme, place = checkpoint.split(address)
+    if scheme == RUN:
+        return _run_config(checkpoint.resolve(address))
+    if scheme == "hf":
+        return bert_json.read(huggingface.locate(place) / huggingface.CONFIG)[0]
+    if scheme == "google":
+        return bert_json.read(Path(place).parent / google.CONFIG)[0]
+    raise ValueError(f"{address} is an ELMo; a BERT is read here")
+
+
+def _run_config(found: checkpoint.Address) -> BertConfig:
+    values = checkpoint.load_config(found)
+    if values.get("family") == elmo_addresses.FAMILY:
+        raise ValueError(f"{found.workdir} is a run of an ELMo; a BERT is read here")
+    size = values["model"]["vocab_size"] or WordPiece.load(found.workdir / "tokenizer").vocab_size  # 0: the corpus'
+    return build(BertConfig, values["model"] | {"vocab_size": size}, "config.model")
+
+
 def _load_run(place: str, beside: Beside) -> tuple[Weights, ParityReport]:
     if beside != Beside():
         raise ValueError(f"run:{place} has its own config and vocabulary; --vocab and the like are for hf: and google:")
     found = checkpoint.resolve(f"{RUN}:{place}")
-    values = checkpoint.load_config(found)
-    if values.get("family") == elmo_addresses.FAMILY:
-        raise ValueError(f"{found.workdir} is a run of an ELMo; a BERT is read here")
+    config = _run_config(found)
     tokenizer = WordPiece.load(found.workdir / "tokenizer")
-    size = values["model"]["vocab_size"] or tokenizer.vocab_size  # 0: the corpus'
-    config = build(BertConfig, values["model"] | {"vocab_size": size}, "config.model")
     params: Any = jax.device_get(checkpoint.load_params(found))
     path = found.workdir / "run.json"
     facts = json.loads(path.read_text()) if path.exists() else {}

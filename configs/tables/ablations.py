@@ -48,6 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "rows": ("base", "no_nsp", "ltr_no_nsp", "ltr_no_nsp_bilstm"),
             "published": "ablations",  # values to stand beside
             "columns": columns,  # of bert_jax.tables.finetuning.TASKS, or ner_features
+            "data": "",  # directory that the files of config.tagging are in, for ner, ner_features; "": as they stand
             "bilstm_cells": cells,  # of each direction; not in the paper
             "remarks": remarks,  # below the table
             "pretraining": pretraining(preset),

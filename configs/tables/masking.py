@@ -1,7 +1,8 @@
 """Masks: what the chosen tokens become, and how many are chosen; beside BERT's Table 8.
 
 Run:      python -m launch.table --config=configs/tables/masking.py --plan
-          python -m launch.table --config=configs/tables/masking.py:preset=laptop --config.finetuning.glue=GLUE
+          python -m launch.table --config=configs/tables/masking.py:preset=laptop --config.finetuning.glue=GLUE \
+              --config.data=NER
           python -m launch.table --config=configs/tables/masking.py --config.rows="('80-10-10','rate-40')"
 Hardware: preset=laptop: 2 CPU cores; one_gpu: one H200; paper: TPU pods
 Time:     not run yet; --plan estimates it for the device of config.estimate
@@ -40,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     columns = {"paper": ("mnli", "ner", "ner_features"), "smoke": ("mrpc",)}.get(
         preset, ("sick", "ner", "ner_features")
     )
-    config: Any = ConfigDict(
+    return ConfigDict(
         {
             "table": "variants",  # of bert_jax.tables.kinds.TABLES
             "name": "masking",  # of the table's directory
@@ -50,6 +51,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "rows": rows,
             "published": "masking",  # values to stand beside
             "columns": columns,  # of bert_jax.tables.finetuning.TASKS, or ner_features
+            "data": "",  # directory that the files of config.tagging are in, for ner, ner_features; "": as they stand
             "bilstm_cells": 0,  # of rows that have a BiLSTM; none here
             "remarks": () if preset == "paper" else ("SICK stands in MNLI's place.",),  # below the table
             "pretraining": pretraining(preset),
@@ -59,5 +61,3 @@ def get_config(arg: str = "") -> ConfigDict:
         },
         convert_dict=True,
     )
-    config.finetuning.ner_train, config.finetuning.ner_dev = config.tagging.train, config.tagging.dev
-    return config

@@ -21,9 +21,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from bert_jax.config import choose, parse_arg
+from bert_jax.tables.published import TABLE_6
 from configs.tables.presets import PRESETS, estimate, finetuning, pretraining
 
-TABLE_6 = ("3-768-12", "6-768-3", "6-768-12", "12-768-12", "12-1024-16", "24-1024-16")
 _SCALED = ("1-96-3", "2-96-1", "2-96-3", "4-96-3", "4-128-4", "8-128-4")
 _REMARKS = {
     "paper": (),
@@ -49,7 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
         preset="paper",  # of PRESETS
     )
     preset = choose("preset", options.preset, PRESETS)
-    sizes = {"laptop": _SCALED, "smoke": ("1-16-2", "2-16-2")}.get(preset, TABLE_6)
+    sizes = {"laptop": _SCALED, "smoke": ("1-16-2", "2-16-2")}.get(preset, tuple(TABLE_6))
     tasks = {"paper": ("mnli", "mrpc", "sst2"), "smoke": ("mrpc",)}.get(preset, ("sick", "mrpc", "sst2"))
     return ConfigDict(
         {
