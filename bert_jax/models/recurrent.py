@@ -12,6 +12,7 @@ memory bandwidth limits it on every kind of device.
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -198,46 +199,52 @@ def lstm_layer(
     Returns:
         Hidden states [directions, words, batch, projection] in the inputs' dtype, and the last cell and hidden state.
     """
-    return _read(clips, inputs, mask, weights, cell, hidden, keep=False)[0]
+    return _read(False, clips, inputs, mask, weights, cell, hidden)[0]
 
 
 def _forward(
     clips: tuple[float, float], inputs: Array, mask: Array | None, weights: _Weights, cell: Array, hidden: Array
 ) -> tuple[tuple[Array, Array, Array], Any]:
-    result, kept = _read(clips, inputs, mask, weights, cell, hidden, keep=True)
+    result, kept = _read(True, clips, inputs, mask, weights, cell, hidden)
     return result, (inputs, mask, weights, hidden, result[0], kept)
 
 
-def num_groups() -> int:
-    """Return the parts that the directions are computed in: two on CPUs, else one, with a batch axis of directions.
+def directions_are_apart() -> bool:
+    """Return whether each direction has operations of its own: on CPUs; elsewhere directions are a batch axis.
 
     A CPU runs independent operations at once, but a loop's writes on one core each, a batch's products one by one.
     """
-    return DIRECTIONS if jax.default_backend() == "cpu" else 1
+    return jax.default_backend() == "cpu"
 
 
-def _in_groups(*trees: Any) -> list[Any]:
-    """Return the trees' leaves of each group of directions."""
-    count = num_groups()
-    return [jax.tree.map(lambda leaf: jnp.split(leaf, count)[index], trees) for index in range(count)]  # noqa: B023
+def _split(tree: Any) -> list[Any]:
+    """Return what is computed by operations of its own: each direction, or both as one."""
+    if not directions_are_apart():
+        return [tree]
+    return [jax.tree.map(lambda leaf: leaf[direction], tree) for direction in range(DIRECTIONS)]  # noqa: B023
 
 
-def _join(groups: list[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *groups)
+def _join(parts: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts) if directions_are_apart() else parts[0]
 
 
-def _products(left: Array, right: Array) -> Array:
-    """Return left · right for each direction, at least in float32."""
+def _each(function: Callable[..., Any], *parts: list[Any]) -> list[Any]:
+    """Return a function of one direction's arrays at each of what `_split` returned."""
+    function = function if directions_are_apart() else jax.vmap(function)
+    return [function(*part) for part in zip(*parts, strict=True)]
+
+
+def _product(left: Array, right: Array) -> Array:
+    """Return left · right, at least in float32."""
     return jnp.matmul(left, right, preferred_element_type=jnp.promote_types(left.dtype, jnp.float32))
 
 
 def _at(array: Array, time: Any) -> Array:
-    return jax.lax.dynamic_index_in_dim(array, time, axis=1, keepdims=False)
+    return jax.lax.dynamic_index_in_dim(array, time, axis=0, keepdims=False)
 
 
 def _put(array: Array, values: Array, time: Any, first_column: int = 0) -> Array:
-    values = values.astype(array.dtype)[:, None]
-    return jax.lax.dynamic_update_slice(array, values, (0, time, 0, first_column))
+    return jax.lax.dynamic_update_slice(array, values.astype(array.dtype)[None], (time, 0, first_column))
 
 
 def _halved(weights: _Weights, dtype: Any) -> _Weights:
@@ -254,54 +261,51 @@ def _sigmoid(squashed: Array) -> Array:
     return 0.5 * squashed + 0.5
 
 
-def _read(
-    clips: tuple[float, float],
-    inputs: Array,
-    mask: Array | None,
-    weights: _Weights,
-    cell: Array,
-    hidden: Array,
-    *,
-    keep: bool,
-) -> tuple[tuple[Array, Array, Array], list[Any]]:
-    """Return outputs and state, and what the backward pass needs of each group of directions.
+def _read(keep: bool, clips: tuple[float, float], inputs: Array, mask: Array | None, *start: Any) -> Any:
+    """Return outputs and state, and what the backward pass needs of each part of `_split`; `start` as in `lstm_layer`.
 
     That is squashed gates, cells (the first one is that before the first word) and what was projected.
     """
-    dtype, words = inputs.dtype, inputs.shape[1]
-
-    def step(time: Any, weights: _Weights, carry: Any) -> Any:
-        before, hidden, outputs, kept = carry
-        gates, cells, exposed = kept
-        # A word's gates replace what was read for them: that halves the memory, and no other memory is cleared.
-        squashed = jnp.tanh(_at(gates, time) + _products(hidden, weights.hidden_kernel) + weights.bias[:, None])
-        in_gate, candidate, forget, out = jnp.split(squashed, GATES, axis=-1)
-        cell = _clip(_sigmoid(forget) * before + _sigmoid(in_gate) * candidate, clips[0])
-        shown = (_sigmoid(out) * jnp.tanh(cell)).astype(dtype)
-        projected = _clip(_products(shown, weights.projection), clips[1]).astype(dtype)
-        if mask is not None:
-            cell, projected = jnp.where(mask[time], cell, before), jnp.where(mask[time], projected, hidden)
-        if keep:
-            kept = _put(gates, squashed, time), _put(cells, cell, time + 1), _put(exposed, shown, time)
-        return cell, projected, _put(outputs, projected, time), kept
-
+    (weights, cell, hidden), dtype = start, inputs.dtype
     # The barrier, here and below: or loops would cut the parts out of the whole anew at every turn.
-    groups = _in_groups(inputs, _halved(weights, dtype), cell, hidden.astype(dtype))
-    groups = jax.lax.optimization_barrier(groups)
-    carries = []
-    for rows, halved, before, last in groups:
-        directions, _, batch, size = rows.shape
-        reads = _products(rows.reshape(directions, words * batch, size), halved.input_kernel).astype(dtype)
-        kept = reads.reshape(directions, words, batch, -1), None, None
-        if keep:
-            cells = jax.lax.empty((directions, words + 1, *before.shape[1:]), before.dtype)
-            shown = jax.lax.empty((directions, words, *before.shape[1:]), dtype)
-            kept = kept[0], _put(cells, before, 0), shown
-        carries.append((before, last, jax.lax.empty(rows.shape, dtype), kept))
-    turn = lambda time, carries: [step(time, g[1], carry) for g, carry in zip(groups, carries, strict=True)]  # noqa: E731
-    carries = jax.lax.fori_loop(0, words, turn, carries)
-    after, last, outputs = _join([carry[:3] for carry in carries])
+    parts = jax.lax.optimization_barrier(_split((inputs, _halved(weights, dtype), cell, hidden.astype(dtype))))
+    halved = [part[1] for part in parts]
+    carries = _each(functools.partial(_begin, keep), parts)
+
+    def turn(time: Any, carries: list[Any]) -> list[Any]:
+        return _each(functools.partial(_step, clips, mask, time), halved, carries)
+
+    carries = jax.lax.fori_loop(0, inputs.shape[1], turn, carries)
+    outputs, after, last = _join([(carry[2], carry[0], carry[1]) for carry in carries])
     return (outputs, after, last.astype(cell.dtype)), [carry[3] for carry in carries]
+
+
+def _begin(keep: bool, part: Any) -> Any:
+    """Return one direction's carry before the first word; arrays lead with the words."""
+    rows, halved, cell, hidden = part
+    words, batch, size = rows.shape
+    gates = _product(rows.reshape(words * batch, size), halved.input_kernel).astype(rows.dtype)
+    kept = gates.reshape(words, batch, -1), None, None
+    if keep:
+        cells = _put(jax.lax.empty((words + 1, *cell.shape), cell.dtype), cell, 0)
+        kept = kept[0], cells, jax.lax.empty((words, *cell.shape), rows.dtype)
+    return cell, hidden, jax.lax.empty(rows.shape, rows.dtype), kept
+
+
+def _step(clips: tuple[float, float], mask: Array | None, time: Any, weights: _Weights, carry: Any) -> Any:
+    """Return one direction's carry behind a word from that before it."""
+    before, hidden, outputs, (gates, cells, exposed) = carry
+    # A word's gates replace what was read for them: that halves the memory, and no other memory is cleared.
+    squashed = jnp.tanh(_at(gates, time) + _product(hidden, weights.hidden_kernel) + weights.bias)
+    in_gate, candidate, forget, out = jnp.split(squashed, GATES, axis=-1)
+    cell = _clip(_sigmoid(forget) * before + _sigmoid(in_gate) * candidate, clips[0])
+    shown = (_sigmoid(out) * jnp.tanh(cell)).astype(hidden.dtype)
+    projected = _clip(_product(shown, weights.projection), clips[1]).astype(hidden.dtype)
+    if mask is not None:
+        cell, projected = jnp.where(mask[time], cell, before), jnp.where(mask[time], projected, hidden)
+    if cells is not None:
+        gates, cells, exposed = _put(gates, squashed, time), _put(cells, cell, time + 1), _put(exposed, shown, time)
+    return cell, projected, _put(outputs, projected, time), (gates, cells, exposed)
 
 
 def _clip(values: Array, limit: float) -> Array:
@@ -315,51 +319,41 @@ def _unclipped(gradient: Array, clipped: Array, limit: float) -> Array:
 
 def _backward(clips: tuple[float, float], residuals: Any, gradients: tuple[Array, Array, Array]) -> Any:
     inputs, mask, weights, hidden, outputs, kept = residuals
-    dtype, words = inputs.dtype, inputs.shape[1]
-    earlier = jnp.concatenate([hidden.astype(dtype)[:, None], outputs[:, :-1]], axis=1)
-    groups = _in_groups(inputs, earlier, outputs, weights._replace(bias=None), gradients)
-    transpose = functools.partial(jax.tree.map, lambda kernel: jnp.swapaxes(kernel.astype(dtype), 1, 2))
-    groups = jax.lax.optimization_barrier([(*group[:3], transpose(group[3]), group[4]) for group in groups])
-    pairs = list(zip(groups, kept, strict=True))
-    steps = [functools.partial(_step_back, clips, mask, *group[2:], own[1]) for group, own in pairs]
-    carries = []
-    for group, (gates, _, _) in pairs:
-        d_outputs, d_cell, d_hidden = group[-1]
-        carries.append((d_cell, d_hidden, _at(gates, words - 1), gates, jax.lax.empty(d_outputs.shape, dtype)))
-    turn = lambda count, carries: [step(words - 1 - count, c) for step, c in zip(steps, carries, strict=True)]  # noqa: E731
+    words = inputs.shape[1]
+    turned = jax.tree.map(lambda kernel: jnp.swapaxes(kernel.astype(inputs.dtype), 1, 2), weights._replace(bias=None))
+    whole = (inputs, hidden.astype(inputs.dtype), outputs, turned, gradients)
+    parts = jax.lax.optimization_barrier(_split(whole))
+    carries = _each(_begin_back, parts, kept)
+
+    def turn(count: Any, carries: list[Any]) -> list[Any]:
+        return _each(functools.partial(_step_back, clips, mask, words - 1 - count), parts, kept, carries)
+
     carries = jax.lax.fori_loop(0, words, turn, carries)
-    parts = []
-    for (rows, before, _, transposed, _), (_, _, shown), carry in zip(groups, kept, carries, strict=True):
-        d_cell, d_hidden, _, d_gates, d_projected = carry
-        whole = _parameter_gradients(rows, before, shown, transposed, d_gates, d_projected)
-        parts.append((*whole, d_cell, d_hidden))
-    d_inputs, d_weights, d_cell, d_hidden = _join(parts)
+    d_inputs, d_weights, d_cell, d_hidden = _join(_each(_end_back, parts, kept, carries))
     return d_inputs, None, d_weights, d_cell, d_hidden
 
 
-def _step_back(
-    clips: tuple[float, float],
-    mask: Array | None,
-    outputs: Array,
-    transposed: _Weights,
-    gradients: Any,
-    cells: Array,
-    time: Any,
-    carry: Any,
-) -> Any:
-    """Return the carry before a word from that behind it.
+def _begin_back(part: Any, kept: Any) -> Any:
+    """Return one direction's carry behind the last word; the gates' array turns into that of their gradients."""
+    d_outputs, d_cell, d_hidden = part[-1]
+    return d_cell, d_hidden, kept[0][-1], kept[0], jax.lax.empty(d_outputs.shape, d_outputs.dtype)
+
+
+def _step_back(clips: tuple[float, float], mask: Array | None, time: Any, part: Any, kept: Any, carry: Any) -> Any:
+    """Return one direction's carry before a word from that behind it.
 
     The carry's gates are those of the word at hand. They are taken from the array ahead of it, whose place then gets
     the gradients: what a loop reads and writes, XLA copies whole at every turn unless all reads come first.
     """
+    _, _, outputs, turned, (d_outputs, _, _) = part
     d_cell, d_hidden, squashed, gates, d_projected = carry
-    before, after = _at(cells, time), _at(cells, time + 1)
+    before, after = _at(kept[1], time), _at(kept[1], time + 1)
     in_gate, candidate, forget, out = jnp.split(squashed.astype(after.dtype), GATES, axis=-1)
-    d_hidden = d_hidden + _at(gradients[0], time).astype(after.dtype)
+    d_hidden = d_hidden + _at(d_outputs, time).astype(after.dtype)
     real = True if mask is None else mask[time]
     d_product = _unclipped(d_hidden, _at(outputs, time), clips[1])
     d_product = jnp.where(real, d_product, 0.0).astype(gates.dtype)
-    d_read = _products(d_product, transposed.projection)
+    d_read = _product(d_product, turned.projection)
     exposed = jnp.tanh(after)
     d_after = jnp.where(real, d_cell, 0.0) + d_read * _sigmoid(out) * (1.0 - exposed * exposed)
     d_after = jax.lax.optimization_barrier(_unclipped(d_after, after, clips[0]))  # once, not for each gate
@@ -372,7 +366,7 @@ def _step_back(
     for gate, values in enumerate(d_sums):
         gates = _put(gates, values, time, gate * values.shape[-1])
     d_cell = d_after * _sigmoid(forget) + jnp.where(real, 0.0, d_cell)
-    d_hidden = _products(_at(gates, time), transposed.hidden_kernel) + jnp.where(real, 0.0, d_hidden)
+    d_hidden = _product(_at(gates, time), turned.hidden_kernel) + jnp.where(real, 0.0, d_hidden)
     return d_cell, d_hidden, _at(gates, jnp.maximum(time - 1, 0)), gates, _put(d_projected, d_product, time)
 
 
@@ -381,20 +375,21 @@ def _sigmoid_slope(squashed: Array) -> Array:
     return 0.25 * (1.0 - squashed * squashed)
 
 
-def _parameter_gradients(
-    rows: Array, before: Array, shown: Array, transposed: _Weights, d_gates: Array, d_projected: Array
-) -> tuple[Array, _Weights]:
-    """Return the gradients of a group's inputs and weights, from all words at once."""
-    directions, words, batch, size = rows.shape
-    flat = lambda array: array.reshape(directions, words * batch, -1)  # noqa: E731
+def _end_back(part: Any, kept: Any, carry: Any) -> tuple[Array, _Weights, Array, Array]:
+    """Return one direction's gradients: of inputs and weights from all words at once, and of the state."""
+    rows, hidden, outputs, turned, _ = part
+    d_cell, d_hidden, _, d_gates, d_projected = carry
+    words, batch, size = rows.shape
+    flat = lambda array: array.reshape(words * batch, -1)  # noqa: E731
+    before = jnp.concatenate([hidden[None], outputs[:-1]])
     # The narrow factors are transposed, and before the products: these are slower with the transposition inside.
-    both = jnp.swapaxes(flat(jnp.concatenate([rows, before], axis=-1)), 1, 2)
-    both, projected = jax.lax.optimization_barrier((both, jnp.swapaxes(flat(d_projected), 1, 2)))
-    kernels = _products(both, flat(d_gates))
-    bias = _products(jnp.ones((directions, 1, words * batch), rows.dtype), flat(d_gates))[:, 0]
-    projection = jnp.swapaxes(_products(projected, flat(shown)), 1, 2)
-    d_rows = _products(flat(d_gates), transposed.input_kernel).astype(rows.dtype).reshape(rows.shape)
-    return d_rows, _Weights(kernels[:, :size], kernels[:, size:], bias, projection)
+    both = jnp.swapaxes(flat(jnp.concatenate([rows, before], axis=-1)), 0, 1)
+    both, projected = jax.lax.optimization_barrier((both, jnp.swapaxes(flat(d_projected), 0, 1)))
+    kernels = _product(both, flat(d_gates))
+    bias = _product(jnp.ones((1, words * batch), rows.dtype), flat(d_gates))[0]
+    projection = jnp.swapaxes(_product(projected, flat(kept[2])), 0, 1)
+    d_rows = _product(flat(d_gates), turned.input_kernel).astype(rows.dtype).reshape(rows.shape)
+    return d_rows, _Weights(kernels[:size], kernels[size:], bias, projection), d_cell, d_hidden
 
 
 lstm_layer.defvjp(_forward, _backward)

@@ -50,11 +50,11 @@ def plain_layer(clips, inputs, mask, weights, cell, hidden):
     return jnp.stack(outputs, axis=1), cell, hidden
 
 
-@pytest.mark.parametrize("groups", [1, 2], ids=["directions batched", "side by side"])
+@pytest.mark.parametrize("apart", [False, True], ids=["directions batched", "apart"])
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
 @pytest.mark.parametrize("clips", [CLIPS, (0.0, 0.0)], ids=["clips", "no clips"])
-def test_the_layer_and_its_gradients_are_those_of_a_plain_scan(monkeypatch, clips, masked, groups):
-    monkeypatch.setattr(recurrent, "num_groups", lambda: groups)
+def test_the_layer_and_its_gradients_are_those_of_a_plain_scan(monkeypatch, clips, masked, apart):
+    monkeypatch.setattr(recurrent, "directions_are_apart", lambda: apart)
     with jax.enable_x64(True):
         arguments = layer_arguments()
         assert arguments[0].dtype == jnp.float64
@@ -85,7 +85,7 @@ def test_the_backward_pass_forms_weight_gradients_once():
 
     text = str(jax.make_jaxpr(jax.grad(loss, argnums=1))(*arguments))
     # Forward; in the loop; inputs', kernels', bias', projection's.
-    assert text.count("dot_general") == (3 + 2 + 4) * recurrent.num_groups()
+    assert text.count("dot_general") == (3 + 2 + 4) * (recurrent.DIRECTIONS if recurrent.directions_are_apart() else 1)
 
 
 def random_params(config, seed=0):
