@@ -2,7 +2,8 @@
 
     python -m launch.prepare --config=configs/corpus.py:name=python_docs
 
-The same command continues a run that was stopped, and does nothing when all is done.
+The same command continues a run that was stopped, and does nothing when all is done. With --corpus=gs://bucket/name the
+corpus is prepared in data/name and uploaded; `launch.prepare_beam` is for corpora that one machine is too slow for.
 
     python -m launch.prepare --corpus=data/python_docs --verify
 
@@ -18,11 +19,12 @@ from ml_collections import config_flags
 
 from bert_jax.config import build, parse_flags
 from bert_jax.corpus.pipeline import CorpusConfig, Prepared, prepare
+from bert_jax.corpus.remote import AnyPath, as_path, is_object_store, upload
 from bert_jax.corpus.shards import verify_shards
 from bert_jax.corpus.streams import StreamManifest
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The corpus: configs/corpus.py:name=…, see there.")
-_CORPUS = flags.DEFINE_string("corpus", "", "Output directory; data/<name> if empty.")
+_CORPUS = flags.DEFINE_string("corpus", "", "Output directory, local or gs://; data/<name> if empty.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Worker processes; 0 = one a core. Not in the result.")
 _VERIFY = flags.DEFINE_bool("verify", False, "Prepare nothing; compare the corpus' shards with their sha256.")
 
@@ -34,24 +36,28 @@ def main(argv: list[str]) -> None:
     if _CONFIG.value is None and not (_VERIFY.value and _CORPUS.value):
         raise app.UsageError("say what to prepare, such as --config=configs/corpus.py:name=python_docs")
     values = _CONFIG.value.to_dict() if _CONFIG.value else {}
-    directory = Path(_CORPUS.value or f"data/{values['name']}")
+    corpus = as_path(_CORPUS.value or f"data/{values['name']}")
     values.pop("name", None)
+    directory = corpus if isinstance(corpus, Path) else Path("data") / corpus.name  # where it is made
     try:
         if _VERIFY.value:
-            print(verify(directory))
+            print(verify(corpus))
             return
         config = build(CorpusConfig, values)
         prepared = prepare(config, directory, _NUM_PROCESSES.value or _num_cores(), show_progress=True)
+        if is_object_store(corpus):
+            print(f"uploading {directory} to {corpus}", file=sys.stderr)
+            print(f"{upload(directory, corpus):,} files uploaded", file=sys.stderr)
     except KeyboardInterrupt:
         print(f"\nstopped; the same command continues {directory}", file=sys.stderr)
         sys.exit(130)
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         print(f"\nprepare: {error}", file=sys.stderr)
         sys.exit(1)
-    print(summary(prepared, directory))
+    print(summary(prepared, corpus))
 
 
-def verify(directory: Path) -> str:
+def verify(directory: AnyPath) -> str:
     """Return the sentence that all shards of a corpus are as they were written; raise ValueError if some are not."""
     count, wrong = verify_shards(directory)
     if wrong:
@@ -67,7 +73,7 @@ def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def summary(prepared: Prepared, directory: Path) -> str:
+def summary(prepared: Prepared, directory: AnyPath) -> str:
     """Return the table that is printed at the end."""
     documents, tokenizer = prepared.manifest["documents"], prepared.manifest["tokenizer"]
     columns = ("documents", "sentences", "words", "bytes", "duplicates", "empty", "corrupt")

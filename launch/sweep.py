@@ -13,7 +13,6 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from bert_jax.training.host_memory import keep_freed_memory
@@ -21,6 +20,7 @@ from bert_jax.training.host_memory import keep_freed_memory
 keep_freed_memory()  # before jax is imported
 
 from absl import app, flags, logging
+from etils import epath
 from ml_collections import config_flags
 
 from bert_jax.config import choose, parse_flags
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
         return 130
 
 
-def sweep(trials: list[Trial], path: Path) -> int:
+def sweep(trials: list[Trial], path: epath.Path) -> int:
     """Run what is left of the trials, or list it, and make the table."""
     results = path / "trials"
     left = [trial for trial in trials if not (results / f"{trial.trial_id}.json").exists()]
@@ -98,7 +98,7 @@ def sweep(trials: list[Trial], path: Path) -> int:
     return 0
 
 
-def run_and_write(trials: list[Trial], results: Path) -> None:
+def run_and_write(trials: list[Trial], results: epath.Path) -> None:
     """Run trials and write each one's result as it is known."""
     progress = Progress()
     for trial, result in run_trials(trials, PER_DEVICE.value, progress.say):
@@ -107,27 +107,27 @@ def run_and_write(trials: list[Trial], results: Path) -> None:
         progress.say(f"trial {trial.trial_id}: {shown}")
 
 
-def write_result(path: Path, result: dict[str, Any]) -> None:
+def write_result(path: epath.Path, result: dict[str, Any]) -> None:
     """Write a trial's result by rename; what is there is whole, whoever else writes the same."""
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(result, indent=2) + "\n")
     temporary.replace(path)
 
 
-def command(trial: Trial, path: Path) -> str:
+def command(trial: Trial, path: epath.Path) -> str:
     """Return the command that runs one trial."""
     given = [arg for arg in sys.argv[1:] if arg.lstrip("-").partition("=")[0] != "list"]
     there = [] if WORKDIR.value else [f"--workdir={path}"]
     return shlex.join(["python", "-m", "launch.sweep", *given, *there, f"--trial={trial.trial_id}"])
 
 
-def directory() -> Path:
+def directory() -> epath.Path:
     """Return the sweep's directory."""
     if WORKDIR.value:
-        return Path(WORKDIR.value)
+        return epath.Path(WORKDIR.value)
     holder = flags.FLAGS["config"]
     file, _, arg = config_flags.get_config_filename(holder).partition(":")
-    path = workdir.default_path(file, arg, config_flags.get_override_values(holder))
+    path = epath.Path(workdir.default_path(file, arg, config_flags.get_override_values(holder)))
     return path.with_name(f"{path.name}-sweep")
 
 

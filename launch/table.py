@@ -21,6 +21,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from bert_jax.config import parse_flags
+from bert_jax.corpus.remote import is_object_store
 from bert_jax.reports.page import PAGE, write_report
 from bert_jax.tables.kinds import Table, make_plan, make_table
 from bert_jax.tables.listing import plan_lines
@@ -108,6 +109,11 @@ def collect(table: Table, plan: Plan) -> None:
 
 def directory() -> Path:
     """Return the table's directory: the same for all settings, since every unit's directory knows its own."""
+    if WORKDIR.value and is_object_store(WORKDIR.value):
+        raise ValueError(
+            f"--workdir is {WORKDIR.value}, but a table's programs write their logs to a disk; give a local directory "
+            "and copy it when it is done: gcloud storage rsync --recursive DIR gs://…"
+        )
     if WORKDIR.value:
         return Path(WORKDIR.value)
     config = CONFIG.value

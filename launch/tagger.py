@@ -7,10 +7,10 @@ trained again, so the same command goes on, and more --seeds train the new ones 
 import json
 import statistics
 import sys
-from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
+from etils import epath
 from ml_collections import config_flags
 
 from bert_jax.config import build, choose, differences, parse_flags, to_plain
@@ -45,28 +45,26 @@ def main(argv: list[str]) -> int:
         return 130
 
 
-def train(path: Path) -> int:
+def train(path: epath.Path) -> int:
     """Train the seeds that are left, and print the scores of all."""
     results = path / "trials"
     results.mkdir(parents=True, exist_ok=True)
-    lock = workdir.take_lock(path)
-    files = [results / f"seed{seed}.json" for seed in range(SEEDS.value)]
-    left = [seed for seed, file in enumerate(files) if not file.exists()]
-    for file in set(files) - {files[seed] for seed in left}:
-        changed = differences(json.loads(file.read_text(encoding="utf-8"))["config"], plain_config())
-        if changed:
-            raise ValueError(f"{file} is of another config: {changed}; give another --workdir")
-    if left:
-        trainer = TaggerTrainer(CONFIG.value, say)
-        for seed in left:
-            temporary = files[seed].with_suffix(".tmp")
-            temporary.write_text(json.dumps(trainer.run(seed), indent=2) + "\n", encoding="utf-8")
-            temporary.replace(files[seed])
+    with workdir.take_lock(path):
+        files = [results / f"seed{seed}.json" for seed in range(SEEDS.value)]
+        left = [seed for seed, file in enumerate(files) if not file.exists()]
+        for file in set(files) - {files[seed] for seed in left}:
+            changed = differences(json.loads(file.read_text(encoding="utf-8"))["config"], plain_config())
+            if changed:
+                raise ValueError(f"{file} is of another config: {changed}; give another --workdir")
+        if left:
+            trainer = TaggerTrainer(CONFIG.value, say)
+            for seed in left:
+                temporary = files[seed].with_suffix(".tmp")
+                temporary.write_text(json.dumps(trainer.run(seed), indent=2) + "\n", encoding="utf-8")
+                temporary.replace(files[seed])
     scores = [json.loads(file.read_text(encoding="utf-8"))["last"][BEST_METRIC] for file in files]
     spread = f" ± {100 * statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
     print(f"dev {BEST_METRIC} {100 * statistics.fmean(scores):.2f}{spread} % of {len(scores)} seeds")
-    if lock is not None:
-        lock.close()
     return 0
 
 
@@ -75,13 +73,13 @@ def plain_config() -> dict[str, Any]:
     return json.loads(json.dumps(to_plain(build(TaggingConfig, to_plain(CONFIG.value)))))
 
 
-def directory() -> Path:
+def directory() -> epath.Path:
     """Return the directory of the results."""
     if WORKDIR.value:
-        return Path(WORKDIR.value)
+        return epath.Path(WORKDIR.value)
     holder = flags.FLAGS["config"]
     file, _, arg = config_flags.get_config_filename(holder).partition(":")
-    return workdir.default_path(file, arg, config_flags.get_override_values(holder))
+    return epath.Path(workdir.default_path(file, arg, config_flags.get_override_values(holder)))
 
 
 def say(line: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # has no stubs
 
 from bert_jax.corpus import records
+from tests import fake_bucket
 
 SPECIAL_IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
 VOCABULARY = (
@@ -28,6 +29,12 @@ def heed_ctrl_c() -> None:
     """Undo what a shell does to commands that end in `&`: they, and all that they start, ignore SIGINT."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def bucket() -> dict[str, bytes]:
+    """The objects, by their name, of a bucket in memory that every gs:// path leads to."""
+    return fake_bucket.install()
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from typing import Any
 from bert_jax.config import fingerprint
 from bert_jax.corpus.documents import CorruptInputError, Document, InputLog, SourceConfig, read_verbatim
 from bert_jax.corpus.progress import Progress
+from bert_jax.corpus.remote import as_path, file_sha256
 from bert_jax.corpus.sentences import document_sentences
 from bert_jax.corpus.sources import Inputs, extract, read_input, sized_inputs
 from bert_jax.corpus.workers import Workers
@@ -142,12 +143,6 @@ def changed_inputs(sources: tuple[SourceConfig, ...], manifest: dict[str, Any]) 
                 f"{len(now)} now; {different[0][0]} is new, gone or of another size)"
             )
     return messages
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file as hex digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -296,7 +291,7 @@ def _read_sources(sources: tuple[SourceConfig, ...], inputs: Inputs, position: P
                 log.bytes_read += size
                 continue
             resumed = (source_number, input_number) == (first_source, first_input)
-            for number, document in enumerate(read_input(source, Path(path), log), 1):
+            for number, document in enumerate(read_input(source, as_path(path), log), 1):
                 if resumed and number <= skipped:
                     if number == skipped:
                         log.take_reports()  # they are in the journal
@@ -308,7 +303,7 @@ def _read_sources(sources: tuple[SourceConfig, ...], inputs: Inputs, position: P
 def _read_verbatim(inputs: Inputs, position: Position, log: InputLog) -> _Read:
     """Read as one stream, whose documents go on from file to file; a position in it is (0, 0, documents)."""
     skipped = position[2]
-    files = [(source, Path(path)) for source, paths in enumerate(inputs) for path, _ in paths]
+    files = [(source, as_path(path)) for source, paths in enumerate(inputs) for path, _ in paths]
     source = number = 0
     for number, (begins_in, document) in enumerate(read_verbatim(files, log), 1):
         if number <= skipped:

@@ -13,7 +13,9 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
+
+from bert_jax.corpus.remote import AnyPath
 
 BLOCK_BYTES = 1 << 20
 MAX_DOCUMENT_BYTES = 32 << 20  # an input without document boundaries must not fill the memory
@@ -101,7 +103,7 @@ class InputLog:
         return taken
 
 
-def open_input(path: Path, raw: io.BufferedIOBase) -> io.BufferedIOBase:
+def open_input(path: AnyPath, raw: Any) -> io.BufferedIOBase:
     """Return a stream of the decompressed bytes of `raw`; the suffix of `path` says how it is compressed."""
     if path.suffix == ".gz":
         return gzip.open(raw)
@@ -110,7 +112,7 @@ def open_input(path: Path, raw: io.BufferedIOBase) -> io.BufferedIOBase:
     return raw
 
 
-def read_blocks(path: Path, log: InputLog) -> Iterator[bytes]:
+def read_blocks(path: AnyPath, log: InputLog) -> Iterator[bytes]:
     """Yield the decompressed file in blocks of at most BLOCK_BYTES, without a byte order mark.
 
     A truncated or damaged compressed file is reported at the byte up to which it could be read.
@@ -132,7 +134,7 @@ def read_blocks(path: Path, log: InputLog) -> Iterator[bytes]:
             position += len(block)
 
 
-def read_lines(path: Path, log: InputLog) -> Iterator[tuple[int, bytes]]:
+def read_lines(path: AnyPath, log: InputLog) -> Iterator[tuple[int, bytes]]:
     """Yield (line number from 1, line without its newline) of a file."""
     number, rest = 0, b""
     for block in read_blocks(path, log):
@@ -154,7 +156,7 @@ def decode(data: bytes, origin: str, log: InputLog) -> str | None:
         return None
 
 
-def read_sentences(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Document]:
+def read_sentences(path: AnyPath, source: SourceConfig, log: InputLog) -> Iterator[Document]:
     """Read Google's format: one sentence a line, blank lines between documents."""
     line, rest = 1, b""
     for block in read_blocks(path, log):
@@ -176,14 +178,14 @@ def read_sentences(path: Path, source: SourceConfig, log: InputLog) -> Iterator[
     yield from _given_sentences(rest, path, line, log)
 
 
-def _given_sentences(data: bytes, path: Path, line: int, log: InputLog) -> Iterator[Document]:
+def _given_sentences(data: bytes, path: AnyPath, line: int, log: InputLog) -> Iterator[Document]:
     if data.strip():
         text = decode(data, f"{path}:{line}", log)
         if text is not None:
             yield Document(text, "", f"{path}:{line}", sentences_given=True)
 
 
-def read_verbatim(paths: Iterable[tuple[int, Path]], log: InputLog) -> Iterator[tuple[int, Document]]:
+def read_verbatim(paths: Iterable[tuple[int, AnyPath]], log: InputLog) -> Iterator[tuple[int, Document]]:
     """Read Google's format as create_pretraining_data.py does; yield (a file's number, document that begins in it).
 
     One document stays open from file to file, so a file that does not end in an empty line is joined to the next; a
@@ -211,7 +213,7 @@ def read_verbatim(paths: Iterable[tuple[int, Path]], log: InputLog) -> Iterator[
         yield first, Document("\n".join(lines), "", origin, sentences_given=True)
 
 
-def read_sentence_lines(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Document]:
+def read_sentence_lines(path: AnyPath, source: SourceConfig, log: InputLog) -> Iterator[Document]:
     """Read one sentence a line without document boundaries; a document is `source.rows_per_document` lines."""
     rows_per_document = source.rows_per_document or DEFAULT_ROWS_PER_DOCUMENT
     lines: list[bytes] = []
@@ -224,7 +226,7 @@ def read_sentence_lines(path: Path, source: SourceConfig, log: InputLog) -> Iter
     yield from _given_sentences(b"\n".join(lines), path, first, log)
 
 
-def read_book(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Document]:
+def read_book(path: AnyPath, source: SourceConfig, log: InputLog) -> Iterator[Document]:
     """Read a whole file as one document: UTF-8 with or without a byte order mark, else Latin-1."""
     data = bytearray()
     for block in read_blocks(path, log):
@@ -243,7 +245,7 @@ def read_book(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Docum
     yield Document(text, path.name.split(".")[0], f"{path}:1")
 
 
-def read_jsonl(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Document]:
+def read_jsonl(path: AnyPath, source: SourceConfig, log: InputLog) -> Iterator[Document]:
     """Read one JSON object a line: the text under `source.column`, optionally a `title`."""
     for number, line in read_lines(path, log):
         if not line.strip():
@@ -263,7 +265,7 @@ def read_jsonl(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Docu
         yield Document(record[source.column], str(record.get("title") or ""), origin)
 
 
-def read_wikiextractor(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Document]:
+def read_wikiextractor(path: AnyPath, source: SourceConfig, log: InputLog) -> Iterator[Document]:
     """Read WikiExtractor's text: `<doc … title="…">`, the title, a blank line, one paragraph a line, `</doc>`."""
     lines: list[bytes] | None = None
     title, start = "", 0

@@ -7,11 +7,11 @@ Differs: templates are dropped but for a few whose arguments are the text; so ar
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from bert_jax.corpus.documents import Document, InputLog, SourceConfig, read_blocks
+from bert_jax.corpus.remote import AnyPath
 
 _DROPPED_TAGS = frozenset(
     re.findall(
@@ -34,7 +34,7 @@ _OPEN_BRACKETS = re.compile(r"\((?:\s*[,;])+\s*")
 _SPACE_BEFORE_MARK = re.compile(r" +([,.;])")
 
 
-def read_mediawiki(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Document]:
+def read_mediawiki(path: AnyPath, source: SourceConfig, log: InputLog) -> Iterator[Document]:
     """Yield the articles of a `pages-articles` dump: namespace 0, wikitext, no redirects."""
     parser = ElementTree.XMLPullParser(("start", "end"))
     reader = _PageReader(path)
@@ -52,7 +52,7 @@ def read_mediawiki(path: Path, source: SourceConfig, log: InputLog) -> Iterator[
 class _PageReader:
     """Takes finished <page> elements out of a growing tree, and empties the tree behind itself."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: AnyPath) -> None:
         self.path = path
         self.num_pages = 0
         self.last_title = ""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 SCHEMA_VERSION = 1
 MAX_SEQUENCES_PER_ROW = 63  # a flag byte holds 1 bit of segment, 1 of word start, 6 of the sequence's number
@@ -212,12 +213,12 @@ def read_manifest(directory: str | os.PathLike[str]) -> InstanceManifest:
         FileNotFoundError: no manifest: the set was not prepared, or preparing it was interrupted.
         ValueError: the manifest is of another schema version or another kind of set.
     """
-    values = read_manifest_values(Path(directory), KIND)
+    values = read_manifest_values(epath.Path(directory), KIND)
     values["record_format"] = RecordFormat(**values["record_format"])
     return InstanceManifest(**values)
 
 
-def read_manifest_values(directory: Path, kind: str) -> dict[str, Any]:
+def read_manifest_values(directory: epath.Path, kind: str) -> dict[str, Any]:
     """Return what `manifest.json` says of a set of one kind, its shards built; see `read_manifest` for the errors."""
     path = directory / MANIFEST
     if not path.exists():

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from bert_jax.corpus.buckets import SPLITS, bucket_file, file_sha256, read_bucket, write_json
+from bert_jax.corpus.buckets import SPLITS, bucket_file, read_bucket, write_json
 from bert_jax.corpus.instances import InstanceConfig
 from bert_jax.corpus.pairs import build_rows
 from bert_jax.corpus.progress import Progress
@@ -32,6 +32,7 @@ from bert_jax.corpus.records import (
     read_manifest,
     write_manifest,
 )
+from bert_jax.corpus.remote import AnyPath, file_sha256
 from bert_jax.corpus.vocabulary import WordPiece
 from bert_jax.corpus.workers import Workers
 
@@ -80,7 +81,7 @@ def prepare_instances(
     return [read_manifest(directory) for directory in directories]
 
 
-def verify_shards(corpus: Path) -> tuple[int, list[Path]]:
+def verify_shards(corpus: AnyPath) -> tuple[int, list[AnyPath]]:
     """Hold every shard of documents and instance sets against the sha256 in its manifest.
 
     Returns:

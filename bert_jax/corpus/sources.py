@@ -5,10 +5,14 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from etils import epath
 
 from bert_jax.config import choose
 from bert_jax.corpus import books, documents, mediawiki, python_docs, tables
 from bert_jax.corpus.documents import Document, InputLog, SourceConfig
+from bert_jax.corpus.remote import AnyPath, file_bytes, is_object_store, list_files
 
 Inputs = list[list[tuple[str, int]]]  # for each source its inputs, each with its size in bytes
 
@@ -28,7 +32,7 @@ class Kind:
     """
 
     suffixes: tuple[str, ...]
-    read: Callable[[Path, SourceConfig, InputLog], Iterator[Document]]
+    read: Callable[[Any, SourceConfig, InputLog], Iterator[Document]]
     extract: Callable[[Document, InputLog], Document] | None = None
     text_share: float = 1.0
 
@@ -46,7 +50,7 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def list_inputs(source: SourceConfig) -> list[Path]:
+def list_inputs(source: SourceConfig) -> list[AnyPath]:
     """Return the inputs of a source in the order in which they are read.
 
     Raises:
@@ -55,14 +59,16 @@ def list_inputs(source: SourceConfig) -> list[Path]:
     """
     choose("source kind", source.kind, KINDS)
     if source.kind == "python_docs":
-        return python_docs.list_python_docs(source.path)
+        return [*python_docs.list_python_docs(source.path)]
     if source.kind == "tfds":
         return [Path(name) for name in source.path.split(",")]
     suffixes = tuple(a + b for a in KINDS[source.kind].suffixes for b in _COMPRESSED)
-    found: list[Path] = []
+    found: list[AnyPath] = []
     for part in filter(None, source.path.split(",")):
         part = os.path.expanduser(part)
-        if os.path.isdir(part):
+        if is_object_store(part):
+            files = _list_remote(epath.Path(part), suffixes)
+        elif os.path.isdir(part):
             inside = (path for path in Path(part).rglob("*") if path.is_file() and not path.name.startswith("."))
             files = sorted(path for path in inside if path.name.endswith(suffixes))
         else:
@@ -79,10 +85,16 @@ def list_inputs(source: SourceConfig) -> list[Path]:
     return found
 
 
+def _list_remote(path: epath.Path, suffixes: tuple[str, ...]) -> list[epath.Path]:
+    if path.is_dir():
+        return sorted(path / name for name in list_files(path) if name.endswith(suffixes))
+    return sorted(found for found in path.parent.glob(path.name) if not found.is_dir())
+
+
 def sized_inputs(sources: tuple[SourceConfig, ...]) -> Inputs:
     """Return the inputs of each source with their sizes; a dataset, which is no file, has size 0."""
     return [
-        [(str(path), path.stat().st_size if path.exists() else 0) for path in list_inputs(source)] for source in sources
+        [(str(path), file_bytes(path) if path.exists() else 0) for path in list_inputs(source)] for source in sources
     ]
 
 
@@ -90,11 +102,11 @@ def estimate_text_bytes(source: SourceConfig) -> int:
     """Return about how many bytes of text a source has; raises, as reading would, when it is not there."""
     if source.kind == "tfds":
         return sum(tables.count_tfds_bytes(path, source) for path in list_inputs(source))
-    sizes = (path.stat().st_size * _EXPANSION.get(path.suffix, 1) for path in list_inputs(source))
+    sizes = (file_bytes(path) * _EXPANSION.get(path.suffix, 1) for path in list_inputs(source))
     return int(sum(sizes) * KINDS[source.kind].text_share)
 
 
-def read_input(source: SourceConfig, path: Path, log: InputLog) -> Iterator[Document]:
+def read_input(source: SourceConfig, path: AnyPath, log: InputLog) -> Iterator[Document]:
     """Yield the documents of one input."""
     return KINDS[source.kind].read(path, source, log)
 

@@ -17,7 +17,8 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+
+from etils import epath
 
 from bert_jax.config import choose
 from bert_jax.corpus.characters import BEGIN_TOKEN, END_TOKEN
@@ -87,7 +88,7 @@ class StreamManifest:
 
 def read_stream_manifest(directory: str | os.PathLike[str]) -> StreamManifest:
     """Read the manifest of a set of windows; see `records.read_manifest` for the errors."""
-    return StreamManifest(**read_manifest_values(Path(directory), KIND))
+    return StreamManifest(**read_manifest_values(epath.Path(directory), KIND))
 
 
 def read_in_order(documents: Iterable[Sequence[str]], splitting: str) -> tuple[list[str], list[str], int]:

@@ -2,15 +2,15 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from bert_jax.corpus.documents import Document, InputLog, SourceConfig
+from bert_jax.corpus.remote import AnyPath, file_bytes, is_object_store
 
 ROWS_PER_READ = 1024
 
 
-def read_parquet(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Document]:
+def read_parquet(path: AnyPath, source: SourceConfig, log: InputLog) -> Iterator[Document]:
     """Read a parquet file with a text column and optionally a `title`.
 
     A row is a document, or, with `source.rows_per_document`, a sentence, and so many rows are made one document.
@@ -20,7 +20,7 @@ def read_parquet(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Do
 
     consumed, number = log.bytes_read, 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(path.open("rb") if is_object_store(path) else path) as file:
             names = file.schema_arrow.names
             if source.column not in names:
                 raise KeyError(source.column)
@@ -48,7 +48,7 @@ def read_parquet(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Do
         ) from None
     except (pyarrow.ArrowException, OSError) as error:
         log.corrupt(f"{path}, row {number}", str(error).splitlines()[0])
-    log.bytes_read = consumed + path.stat().st_size
+    log.bytes_read = consumed + file_bytes(path)
 
 
 def parse_tfds_name(name: str) -> tuple[str, str]:
@@ -57,7 +57,7 @@ def parse_tfds_name(name: str) -> tuple[str, str]:
     return builder, split or "train"
 
 
-def read_tfds(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Document]:
+def read_tfds(path: AnyPath, source: SourceConfig, log: InputLog) -> Iterator[Document]:
     """Read a TFDS dataset that was prepared as ArrayRecord, without TensorFlow; `path` is its name.
 
     Raises:
@@ -74,13 +74,13 @@ def read_tfds(path: Path, source: SourceConfig, log: InputLog) -> Iterator[Docum
         yield Document(text, title, f"tfds:{name}:{split}, row {number}")
 
 
-def count_tfds_bytes(path: Path, source: SourceConfig) -> int:
+def count_tfds_bytes(path: AnyPath, source: SourceConfig) -> int:
     """Return the bytes of a dataset's rows; raises as `read_tfds` does."""
     builder, _, split = open_tfds(path, source)
     return builder.info.splits[split].num_bytes
 
 
-def open_tfds(path: Path, source: SourceConfig) -> tuple[Any, str, str]:
+def open_tfds(path: AnyPath, source: SourceConfig) -> tuple[Any, str, str]:
     """Return the builder, name and split of a dataset that can be read."""
     import tensorflow_datasets as tfds
 

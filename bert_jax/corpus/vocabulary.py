@@ -19,6 +19,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 from jaxtyping import Bool, Int32, Int64
 from tokenizers.models import WordPiece as GreedyMatch
 
@@ -160,7 +161,7 @@ class WordPiece:
             FileNotFoundError: one of the files is missing.
             ValueError: unknown settings or a vocabulary without the special tokens.
         """
-        path = Path(directory) / SETTINGS_FILE
+        path = epath.Path(directory) / SETTINGS_FILE
         if not path.exists():
             raise FileNotFoundError(
                 f"{path} does not exist: a tokenizer directory holds {VOCAB_FILE} and {SETTINGS_FILE}; "
@@ -172,7 +173,7 @@ class WordPiece:
             raise ValueError(
                 f"{path} has unknown settings {sorted(values.keys() - known)}; accepted: {', '.join(sorted(known))}"
             )
-        return cls(_read_vocab(Path(directory) / VOCAB_FILE), WordPieceSettings(**values))
+        return cls(_read_vocab(epath.Path(directory) / VOCAB_FILE), WordPieceSettings(**values))
 
     @classmethod
     def from_vocab_file(cls, path: str | os.PathLike[str], do_lower_case: bool | None = None) -> "WordPiece":
@@ -184,9 +185,10 @@ class WordPiece:
                 beside the file, as in the tokenizer/ of a corpus or a run, or else decides from the pieces: a
                 vocabulary in which under 1 % of the pieces have an ASCII capital is uncased.
         """
-        if do_lower_case is None and Path(path).name == VOCAB_FILE and Path(path).with_name(SETTINGS_FILE).exists():
-            return cls.load(Path(path).parent)
-        vocab = _read_vocab(Path(path))
+        file = epath.Path(path)
+        if do_lower_case is None and file.name == VOCAB_FILE and file.with_name(SETTINGS_FILE).exists():
+            return cls.load(file.parent)
+        vocab = _read_vocab(file)
         if do_lower_case is None:
             specials = re.compile(r"\[[A-Z]+\]")
             capitals = sum(1 for piece in vocab if re.search("[A-Z]", piece) and not specials.fullmatch(piece))
@@ -337,7 +339,7 @@ class WordPiece:
         return _ideographs_apart(lines) if self.settings.tokenize_chinese_chars else lines
 
 
-def _read_vocab(path: Path) -> list[str]:
+def _read_vocab(path: epath.Path) -> list[str]:
     if not path.exists():
         raise FileNotFoundError(f"the vocabulary {path} does not exist; give a vocab.txt with one piece a line")
     lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # not splitlines: U+2028 is a piece

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 from jaxtyping import Int32, Int64
 
 from bert_jax.config import choose
@@ -82,7 +83,7 @@ class WordVocabulary:
             FileNotFoundError: one of the files is missing.
             ValueError: another kind of vocabulary, or unknown settings.
         """
-        paths = [Path(directory) / name for name in (VOCAB_FILE, SETTINGS_FILE)]
+        paths = [epath.Path(directory) / name for name in (VOCAB_FILE, SETTINGS_FILE)]
         for path in paths:
             if not path.exists():
                 raise FileNotFoundError(

@@ -13,6 +13,7 @@ from jaxtyping import Int
 
 from bert_jax.config import choose
 from bert_jax.corpus import records, streams
+from bert_jax.corpus.remote import AnyPath, as_path, local_set
 
 # Random access: no reading ahead, and a file buffer of about one record (4,096 measured no slower than any other).
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
@@ -128,7 +129,7 @@ class WindowSet(RecordSet):
 
 
 def open_instances(corpus: str | os.PathLike[str], name: str, split: str) -> InstanceSet:
-    """Open a split of the instance set `<corpus>/instances/<name>`.
+    """Open a split of the instance set `<corpus>/instances/<name>`; one in a bucket is copied to this disk, once.
 
     Raises:
         FileNotFoundError: no such corpus, set or shard; the message lists the sets there are.
@@ -150,9 +151,9 @@ def open_windows(corpus: str | os.PathLike[str], name: str, split: str) -> Windo
 
 def set_directory(corpus: str | os.PathLike[str], name: str) -> Path:
     """Return the directory of an instance set that was prepared to its end; see `open_instances` for the errors."""
-    directory = Path(corpus) / "instances" / name
+    directory = local_set(corpus, name)
     if not (directory / records.MANIFEST).exists():
-        raise FileNotFoundError(_missing_set(Path(corpus), name))
+        raise FileNotFoundError(_missing_set(as_path(corpus), name))
     return directory
 
 
@@ -188,7 +189,7 @@ def _open_shard(path: Path, shard: records.Shard) -> array_record_module.ArrayRe
     return reader
 
 
-def _missing_set(corpus: Path, name: str) -> str:
+def _missing_set(corpus: AnyPath, name: str) -> str:
     advice = "`python -m launch.prepare --config=configs/corpus.py:…` makes it"
     if not corpus.is_dir():
         return f"there is no corpus {corpus}: no such directory; {advice}"

@@ -5,9 +5,9 @@ Also the evaluation of a checkpoint on any corpus.
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from etils import epath
 from jax.sharding import Mesh
 
 from bert_jax.config import build, fingerprint, to_plain
@@ -70,9 +70,9 @@ def build_config(section: Any) -> ElmoPretrainConfig:
     return build(ElmoPretrainConfig, values | {"objective": values["objective"] | {"vocab_size": size}})
 
 
-def tokenizer_directory(windows: WindowSet) -> Path:
+def tokenizer_directory(windows: WindowSet) -> epath.Path:
     """Return where a set of windows has its vocabulary."""
-    return windows.directory / "tokenizer"
+    return epath.Path(windows.directory / "tokenizer")
 
 
 def make_job(config: ElmoPretrainConfig) -> Job:

@@ -4,11 +4,11 @@ A checkpoint in the workdir → resume everything; else `init_from` → its para
 """
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import jax
 import optax
+from etils import epath
 from jax.sharding import Mesh
 
 from bert_jax.corpus.vocabulary import WordPiece
@@ -58,7 +58,7 @@ class Source:
 
     init_from: str
     may_miss: tuple[str, ...]
-    tokenizer: Path | None
+    tokenizer: epath.Path | None
     seed: int
     batch_size: int
     data_fingerprint: str
@@ -106,7 +106,7 @@ def without_modules(loaded: Any, modules: tuple[str, ...]) -> dict[str, Any]:
     return {name: leaf for name, leaf in named.items() if not name.startswith(tuple(f"{m}/" for m in modules))}
 
 
-def check_vocabulary(address: str, found: Address, tokenizer: Path | None) -> None:
+def check_vocabulary(address: str, found: Address, tokenizer: epath.Path | None) -> None:
     """Refuse parameters of another vocabulary, whose size may well be the same.
 
     Args:

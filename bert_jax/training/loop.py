@@ -66,6 +66,7 @@ class Session:
         reporter: where rows go.
         mesh: of the state.
         interrupted: whether to save and leave.
+        before_save: raises if the run must not save any more.
         best_by: what the best checkpoint is the best by.
         patience: when to end before the last step.
         first_step: updates already done.
@@ -81,6 +82,7 @@ class Session:
     reporter: Reporter
     mesh: Mesh
     interrupted: Callable[[], bool] = lambda: False
+    before_save: Callable[[], None] = lambda: None
     best_by: BestBy = dataclasses.field(default_factory=BestBy)
     patience: Patience = dataclasses.field(default_factory=Patience)
     first_step: int = 0
@@ -210,6 +212,7 @@ def _save(state: TrainState, done: int, meta: dict[str, Any], session: Session) 
             raise NonFiniteError(f"the state after step {done} is not finite and was not saved; {_advice(session)}")
     meta |= {"data_fingerprint": session.data_fingerprint, "best_by": dataclasses.asdict(session.best_by)}
     meta |= {"patience": session.patience.to_plain()}
+    session.before_save()
     session.checkpoints.save(done, state, meta)
 
 

@@ -5,7 +5,6 @@ Also the evaluation of any checkpoint on any corpus, which builds the same parts
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from etils import epath
@@ -144,7 +143,7 @@ def make_job(config: PretrainConfig) -> Job:
         evaluate=evaluate,
         data_fingerprint=fingerprint([shard.sha256 for shard in instances.manifest.splits["train"]]),
         row=throughput.bert_row_flops(model, record_format.sequence_length, predictions),
-        tokenizer=Path(config.data.corpus) / "tokenizer",
+        tokenizer=epath.Path(config.data.corpus) / "tokenizer",
         facts={"instances": instances.manifest.name, "corpus_fingerprint": instances.manifest.config_fingerprint},
         notes=notes,
     )

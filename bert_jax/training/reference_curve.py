@@ -11,10 +11,10 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 OFF_TRACK_SPREADS = 4.0  # further away than this many spreads …
 OFF_TRACK_ROWS = 3  # … in so many logged rows, one after the other, is worth a warning
@@ -39,13 +39,13 @@ class ReferenceCurve:
             FileNotFoundError: no such file.
             ValueError: a file without points.
         """
-        if not Path(path).exists():
+        if not epath.Path(path).exists():
             raise FileNotFoundError(
                 f'config.train.reference_curve {path} does not exist; use "" for none, or make it with '
                 f"`python -m launch.record_curve --run=DIR --output={path}`"
             )
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = json.loads(epath.Path(path).read_text(encoding="utf-8"))
         except ValueError:
             content = None
         if not isinstance(content, dict) or not content.get("points"):

@@ -9,7 +9,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -93,7 +92,7 @@ class Job:
     evaluate: Callable[[Any, Callable[[], bool]], dict[str, float] | None] | None
     row: throughput.RowFlops
     data_fingerprint: str
-    tokenizer: WordPiece | Path | None = None
+    tokenizer: WordPiece | epath.Path | None = None
     best_by: BestBy = dataclasses.field(default_factory=BestBy)
     leave_out: tuple[str, ...] = ()
     params: Any = None
@@ -112,7 +111,7 @@ def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = Non
 
     Raises:
         ValueError: the directory holds another run, or the job does not fit.
-        WorkdirInUseError: another run is writing there.
+        WorkdirInUseError: another run is writing there, or, in a bucket, has taken over.
         CheckpointError: checkpoints cannot be written or read.
         NonFiniteError: the loss or a gradient was not finite.
     """
@@ -128,7 +127,7 @@ def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = Non
             source = Source(
                 init_from=job.init_from,
                 may_miss=job.may_miss,
-                tokenizer=job.tokenizer if isinstance(job.tokenizer, Path) else None,
+                tokenizer=job.tokenizer if isinstance(job.tokenizer, epath.Path) else None,
                 seed=job.seed,
                 batch_size=job.batch_size,
                 data_fingerprint=job.data_fingerprint,
@@ -156,6 +155,7 @@ def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = Non
                     workdir.path, job.train.num_steps, rates, curve, start.step, start.evaluation_pending
                 ),
                 mesh=job.mesh,
+                before_save=workdir.check_lock,
                 first_step=start.step,
                 window=MetricWindow(start.meta.get("window")),
                 evaluation_pending=start.evaluation_pending,
@@ -210,8 +210,8 @@ def _say_when_first(step: TrainStep, started: float) -> TrainStep:
     return call
 
 
-def _write_tokenizer(workdir: Workdir, tokenizer: WordPiece | Path) -> None:
-    if isinstance(tokenizer, Path):
+def _write_tokenizer(workdir: Workdir, tokenizer: WordPiece | epath.Path) -> None:
+    if isinstance(tokenizer, epath.Path):
         workdir.copy_tokenizer(tokenizer)
         return
     with tempfile.TemporaryDirectory() as directory:

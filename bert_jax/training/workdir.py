@@ -1,7 +1,7 @@
 """A run's directory: one run at a time writes there, and only with the config that it was started with.
 
 It holds config.json, run.json, metrics.jsonl, tokenizer/, checkpoints/, TensorBoard's events and, at the end of a
-task, result.json; `lock` is there to be locked.
+task, result.json; `lock` is there to be locked, in a bucket by a lease (`lease.py`).
 """
 
 import dataclasses
@@ -21,6 +21,8 @@ import jax
 from etils import epath
 
 from bert_jax.config import build, differences, fingerprint, to_plain
+from bert_jax.corpus.remote import is_object_store
+from bert_jax.training.lease import Lease, WorkdirInUseError
 
 # What may change between the runs of one directory: how long, how often, where, and on which machines.
 MAY_DIFFER = re.compile(
@@ -28,10 +30,6 @@ MAY_DIFFER = re.compile(
     r"|eval\.(every_steps|batch_size)$|mesh\.|data\.(corpus|directory|train|dev|test|num_threads|prefetch_batches)$|init_from$"
 )
 VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array-record", "numpy")
-
-
-class WorkdirInUseError(RuntimeError):
-    """Another process has the lock of the directory."""
 
 
 class Workdir:
@@ -42,7 +40,7 @@ class Workdir:
 
         Raises:
             ValueError: the directory holds something else than a run; nothing was written there.
-            WorkdirInUseError: another process on this machine has the lock.
+            WorkdirInUseError: another process has the lock, on this machine or, for gs://, on any.
         """
         self.path = epath.Path(path)
         stored = self._stored_config()
@@ -52,7 +50,7 @@ class Workdir:
                 "of its own"
             )
         self.is_writer = jax.process_index() == 0
-        self._lock: IO[str] | None = None
+        self._lock: IO[str] | Lease | None = None
         if self.is_writer:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = take_lock(self.path)
@@ -103,6 +101,15 @@ class Workdir:
             if source.is_file():
                 (target / source.name).write_bytes(source.read_bytes())
 
+    def check_lock(self) -> None:
+        """Make sure, before something is written that counts, that the directory is still this run's.
+
+        Raises:
+            LeaseLostError: it is in a bucket, and another run has taken it over.
+        """
+        if isinstance(self._lock, Lease):
+            self._lock.check()
+
     def close(self) -> None:
         """Give the lock back."""
         if self._lock is not None:
@@ -124,11 +131,6 @@ def default_path(config_file: str, arg: str | None, overrides: dict[str, Any]) -
     """
     parts = [Path(config_file).stem, *([re.sub(r"[^\w.=,-]+", "_", arg)] if arg else []), fingerprint(overrides)]
     return Path("runs") / "-".join(parts)
-
-
-def is_object_store(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is one of gs:// and the like, which has no locks, no appending and no renaming."""
-    return "://" in os.fspath(path)
 
 
 def describe_environment() -> dict[str, Any]:
@@ -167,14 +169,14 @@ def _as_json(plain: Any) -> Any:
     return json.loads(json.dumps(plain))
 
 
-def take_lock(path: os.PathLike[str]) -> IO[str] | None:
-    """Lock `<path>/lock` as long as the file returned is open; None on an object store.
+def take_lock(path: os.PathLike[str]) -> IO[str] | Lease:
+    """Lock `<path>/lock` as long as what is returned is open: a file, or the lease of a directory in a bucket.
 
     Raises:
-        WorkdirInUseError: another process on this machine has the lock.
+        WorkdirInUseError: another process has the lock.
     """
     if is_object_store(path):
-        return None
+        return Lease(path)
     # flock, not a file that exists: the kernel frees it when the process ends, kill -9 included.
     lock = open(Path(path) / "lock", "a+", encoding="utf-8")  # noqa: SIM115 - held until close()
     try:

@@ -99,6 +99,16 @@ def test_a_line_that_would_wrap_is_cut(monkeypatch, capsys):
     assert capsys.readouterr().err == "\rstep 1,000/2,000  l"
 
 
+def test_rows_go_to_a_bucket_which_cannot_append(bucket):
+    workdir = epath.Path("gs://b/run")
+    for restored, rows in ((0, [{"step": 1}, {"step": 2}]), (1, [{"step": 2}])):
+        file = MetricsFile(workdir, restored, evaluate_again=False)
+        for row in rows:
+            file.write(row)
+        assert read_rows(workdir / FILE) == [{"step": 1}, {"step": 2}]
+    assert list(bucket) == ["b/run/metrics.jsonl"]
+
+
 def test_rows_beyond_the_restored_step_are_cut_and_a_half_line_too(tmp_path):
     rows = [{"step": 5, "train/loss": 1.0}, {"step": 10, "train/loss": 2.0}, {"step": 10, "eval/loss": 2.0}]
     text = "".join(json.dumps(row) + "\n" for row in [*rows, {"step": 15, "train/loss": 3.0}])

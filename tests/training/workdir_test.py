@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from bert_jax.training import lease
 from bert_jax.training.workdir import Workdir, WorkdirInUseError, default_path, describe_environment
 
 CONFIG = {
@@ -106,6 +107,23 @@ def test_kill_9_frees_the_lock(tmp_path):
         process.kill()
         process.wait()
     Workdir(tmp_path).close()
+
+
+def test_a_directory_in_a_bucket_is_held_by_a_lease(bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "EXPIRES_SECONDS", 0.0)  # the first owner is taken for dead at once
+    workdir = Workdir("gs://b/run")
+    workdir.write_json("config.json", CONFIG)
+    (tmp_path / "vocab.txt").write_text("[PAD]\n")
+    workdir.copy_tokenizer(tmp_path)
+    assert workdir.changes(changed("data", corpus="gs://b/corpus")) == {"data.corpus": ("data/a", "gs://b/corpus")}
+    workdir.check_lock()
+    other = Workdir("gs://b/run")
+    with pytest.raises(WorkdirInUseError, match="the lease of gs://b/run is lost"):
+        workdir.check_lock()
+    other.check_lock()
+    workdir.close()
+    other.close()
+    assert sorted(bucket) == ["b/run/config.json", "b/run/lock/00000002.json", "b/run/tokenizer/vocab.txt"]
 
 
 def test_the_default_path_names_config_arguments_and_overrides():
