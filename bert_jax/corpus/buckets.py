@@ -23,7 +23,7 @@ from typing import Any
 from bert_jax.config import fingerprint
 from bert_jax.corpus.documents import CorruptInputError, Document, InputLog, SourceConfig, read_verbatim
 from bert_jax.corpus.progress import Progress
-from bert_jax.corpus.remote import as_path, file_sha256
+from bert_jax.corpus.remote import AnyPath, as_path, file_sha256
 from bert_jax.corpus.sentences import document_sentences
 from bert_jax.corpus.sources import Inputs, extract, read_input, sized_inputs
 from bert_jax.corpus.workers import Workers
@@ -81,39 +81,47 @@ def prepare_documents(config: DocumentsConfig, directory: Path, workers: Workers
     """
     manifest = directory / "manifest.json"
     if manifest.exists():
-        return _read_manifest(manifest)
+        return read_documents_manifest(manifest)
     scatter_directory = directory / "scatter"
     scatter_directory.mkdir(parents=True, exist_ok=True)
     journal = _scatter(config, scatter_directory, workers, progress)
-    settle = functools.partial(_settle, directory, config)
-    per_source = [Counter(counts) for counts in journal.counts]
-    splits: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    settle = functools.partial(settle_bucket, directory, config)
     progress.start("documents", config.num_buckets, "bucket")
-    for settled in workers.map(settle, range(config.num_buckets)):
-        for source, found in enumerate(settled["counts"]):
-            per_source[source] += Counter(found)
-        for split in SPLITS:
-            splits[split].append(settled["files"][split])
+    settled = []
+    for found in workers.map(settle, range(config.num_buckets)):
+        settled.append(found)
         progress.add(1)
-    values = {
-        "schema_version": SCHEMA_VERSION,
-        "config_fingerprint": fingerprint(config),
-        "seed": config.seed,
-        "num_buckets": config.num_buckets,
-        "sources": [
-            {"name": source.name or source.kind, "kind": source.kind, "path": source.path, **counts}
-            for source, counts in zip(config.sources, per_source, strict=True)
-        ],
-        "corrupt": journal.messages,
-        "inputs": journal.inputs,
-        "splits": splits,
-    }
+    values = describe_documents(config, journal.inputs, journal.counts, journal.messages, settled)
     write_json(manifest, values)
     shutil.rmtree(scatter_directory)
     return values
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def describe_documents(
+    config: DocumentsConfig, inputs: Inputs, counts: list[Counts], messages: list[str], settled: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what documents/manifest.json says; `settled` is of `settle_bucket`, for all buckets in order."""
+    per_source = [Counter(found) for found in counts]
+    for found in settled:
+        for source, more in enumerate(found["counts"]):
+            per_source[source] += Counter(more)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "config_fingerprint": fingerprint(config),
+        "seed": config.seed,
+        "num_buckets": config.num_buckets,
+        "sources": [
+            {"name": source.name or source.kind, "kind": source.kind, "path": source.path, **found}
+            for source, found in zip(config.sources, per_source, strict=True)
+        ],
+        "corrupt": messages,
+        "inputs": inputs,
+        "splits": {split: [found["files"][split] for found in settled] for split in SPLITS},
+    }
+
+
+def read_documents_manifest(path: AnyPath) -> dict[str, Any]:
+    """Return what documents/manifest.json says; raise ValueError for one of another schema version."""
     values = json.loads(path.read_text())
     version = values.get("schema_version", SCHEMA_VERSION)  # the first manifests had none
     if version != SCHEMA_VERSION:
@@ -123,7 +131,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return values
 
 
-def has_begun(directory: Path) -> bool:
+def has_begun(directory: AnyPath) -> bool:
     """Tell whether `directory` (documents/) holds anything that was read."""
     return (directory / "manifest.json").exists() or (directory / "scatter" / "journal.json").exists()
 
@@ -145,11 +153,11 @@ def changed_inputs(sources: tuple[SourceConfig, ...], manifest: dict[str, Any]) 
     return messages
 
 
-def write_json(path: Path, values: Any) -> None:
+def write_json(path: AnyPath, values: Any) -> None:
     """Write a JSON file by rename, so that it is whole or absent."""
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 class _Journal:
@@ -209,7 +217,7 @@ class _Journal:
 
 
 @dataclass(frozen=True)
-class _Chunk:
+class Chunk:
     """Documents of one source for a worker, and where reading stands behind them."""
 
     source: int
@@ -221,10 +229,10 @@ class _Chunk:
 
 
 @dataclass(frozen=True)
-class _Scattered:
+class Scattered:
     """What a worker made of a chunk: for each bucket its documents as bytes."""
 
-    chunk: _Chunk  # without its documents
+    chunk: Chunk  # without its documents
     parts: dict[int, bytes]
     num_bytes: int
     num_empty: int
@@ -239,8 +247,8 @@ def _scatter(config: DocumentsConfig, directory: Path, workers: Workers, progres
     progress.start("reading", sum(size for paths in inputs for _, size in paths), "B")
     parts: dict[int, list[bytes]] = {}
     pending = 0
-    split = functools.partial(_split_chunk, config)
-    for scattered in workers.map(split, _chunks(config, inputs, journal.position)):
+    split = functools.partial(split_chunk, config)
+    for scattered in workers.map(split, read_chunks(config, inputs, journal.position)):
         chunk = scattered.chunk
         for bucket, data in scattered.parts.items():
             parts.setdefault(bucket, []).append(data)
@@ -258,7 +266,7 @@ def _scatter(config: DocumentsConfig, directory: Path, workers: Workers, progres
     return journal
 
 
-def _chunks(config: DocumentsConfig, inputs: Inputs, position: Position) -> Iterator[_Chunk]:
+def read_chunks(config: DocumentsConfig, inputs: Inputs, position: Position) -> Iterator[Chunk]:
     """Read all sources from `position` on; a chunk never mixes two sources."""
     log = InputLog(config.on_error)
     documents: list[Document] = []
@@ -272,7 +280,7 @@ def _chunks(config: DocumentsConfig, inputs: Inputs, position: Position) -> Iter
             documents.append(document)
             size += len(document.text)
         if size >= CHUNK_CHARACTERS or document is None:
-            yield _Chunk(source, documents, here, log.bytes_read, *log.take_reports())
+            yield Chunk(source, documents, here, log.bytes_read, *log.take_reports())
             documents, size = [], 0
 
 
@@ -317,7 +325,8 @@ def _read_verbatim(inputs: Inputs, position: Position, log: InputLog) -> _Read:
     yield source, (0, 0, number), None
 
 
-def _split_chunk(config: DocumentsConfig, chunk: _Chunk) -> _Scattered:
+def split_chunk(config: DocumentsConfig, chunk: Chunk) -> Scattered:
+    """Clean and split a chunk's documents, and route them to buckets by the hash of their content."""
     source = config.sources[chunk.source]
     log = InputLog(config.on_error)
     parts: dict[int, list[bytes]] = {}
@@ -339,17 +348,17 @@ def _split_chunk(config: DocumentsConfig, chunk: _Chunk) -> _Scattered:
         parts.setdefault(_hash(body) % config.num_buckets, []).append(head + body + b"\n")
     num_corrupt, messages = log.take_reports()
     joined = {bucket: b"".join(data) for bucket, data in parts.items()}
-    behind = _Chunk(
+    behind = Chunk(
         chunk.source, [], chunk.position, chunk.bytes_read, chunk.num_corrupt + num_corrupt, chunk.messages + messages
     )
-    return _Scattered(behind, joined, sum(map(len, joined.values())), num_empty)
+    return Scattered(behind, joined, sum(map(len, joined.values())), num_empty)
 
 
 def _hash(body: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(body, digest_size=16).digest(), "little")
 
 
-def _settle(directory: Path, config: DocumentsConfig, bucket: int) -> dict[str, Any]:
+def settle_bucket(directory: Path, config: DocumentsConfig, bucket: int) -> dict[str, Any]:
     """Drop duplicates of one bucket and split it; return `counts` for each source and `files` for each split."""
     raw = directory / "scatter" / f"{bucket:05d}.raw"
     done = raw.with_suffix(".json")

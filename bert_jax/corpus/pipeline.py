@@ -32,6 +32,7 @@ from bert_jax.corpus.documents import SourceConfig
 from bert_jax.corpus.instances import InstanceConfig
 from bert_jax.corpus.progress import Progress
 from bert_jax.corpus.records import InstanceManifest
+from bert_jax.corpus.remote import AnyPath
 from bert_jax.corpus.shards import ShardsConfig, prepare_instances
 from bert_jax.corpus.sources import KINDS, estimate_text_bytes
 from bert_jax.corpus.stream_shards import StreamShardsConfig, prepare_streams
@@ -121,6 +122,13 @@ class CorpusConfig:
         """Some instance set is of mode `google`."""
         return any(instance.mode == "google" for instance in self.instances)
 
+    @property
+    def documents(self) -> DocumentsConfig:
+        """The part that the documents stage depends on."""
+        return DocumentsConfig(
+            self.sources, self.num_buckets, self.validation_fraction, self.on_error, self.is_google, self.seed
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
@@ -164,7 +172,7 @@ def prepare(config: CorpusConfig, directory: Path, num_processes: int, show_prog
         FileNotFoundError: a source or vocabulary that does not exist.
     """
     started = time.perf_counter()
-    config = _check(config, directory)
+    config = check_config(config, directory)
     directory.mkdir(parents=True, exist_ok=True)
     continued = _has_begun(directory)
     seconds: dict[str, float] = {}
@@ -173,22 +181,14 @@ def prepare(config: CorpusConfig, directory: Path, num_processes: int, show_prog
         contextlib.closing(Progress(show_progress)) as progress,
         Workers(num_processes) as workers,
     ):
-        config = _claim(config, directory)
+        config = claim(config, directory)
         for pattern in _TEMPORARIES:
             for half_written in directory.glob(pattern):
                 half_written.unlink()
-        documents_config = DocumentsConfig(
-            config.sources,
-            config.num_buckets,
-            config.validation_fraction,
-            config.on_error,
-            verbatim=config.is_google,
-            seed=config.seed,
-        )
-        documents = prepare_documents(documents_config, directory / "documents", workers, progress)
+        documents = prepare_documents(config.documents, directory / "documents", workers, progress)
         changed = changed_inputs(config.sources, documents)
         seconds["documents"] = time.perf_counter() - started
-        tokenizer = _prepare_tokenizer(config, directory, progress) if config.instances else {}
+        tokenizer = prepare_tokenizer(config, directory, progress) if config.instances else {}
         seconds["tokenizer"] = time.perf_counter() - started - seconds["documents"]
         instances: list[InstanceManifest | StreamManifest] = []
         if config.instances:
@@ -200,38 +200,61 @@ def prepare(config: CorpusConfig, directory: Path, num_processes: int, show_prog
         seconds["instances"] = total - sum(seconds.values())
         peak_memory_bytes = workers.peak_memory_bytes
         measured = {"seconds": seconds, "processes": num_processes, "peak_memory_bytes": peak_memory_bytes}
-        manifest = {
-            "schema_version": SCHEMA_VERSION,
-            "config": to_plain(config),
-            "documents": {key: documents[key] for key in ("num_buckets", "sources", "corrupt")},
-            "tokenizer": tokenizer,
-            "instances": [instance.name for instance in instances],
-            "measured": {**measured, "continued": continued},
-        }
-        path = directory / "manifest.json"
-        if path.exists():  # what the first run took says more than what adding a set, or nothing, took
-            manifest["measured"] = json.loads(path.read_text())["measured"]
-        write_json(path, manifest)
+        names = [instance.name for instance in instances]
+        manifest = write_manifest(config, directory, documents, tokenizer, names, {**measured, "continued": continued})
     megabytes = sum(source.get("bytes", 0) for source in documents["sources"]) / 1e6
     advice = f"the corpus holds what was read then; to begin again, remove {directory} and run the same command"
     warnings = tuple(f"{sentence}; {advice}" for sentence in changed)
     return Prepared(manifest, instances, megabytes, total, continued, num_processes, peak_memory_bytes, warnings)
 
 
-def _check(config: CorpusConfig, directory: Path) -> CorpusConfig:
+def write_manifest(
+    config: CorpusConfig,
+    directory: AnyPath,
+    documents: dict[str, Any],
+    tokenizer: dict[str, Any],
+    instances: list[str],
+    measured: dict[str, Any],
+) -> dict[str, Any]:
+    """Write the corpus' manifest.json, last of all, and return it.
+
+    Args:
+        config: of the corpus.
+        directory: of the corpus.
+        documents: the manifest of its documents.
+        tokenizer: its kind and statistics.
+        instances: names of its sets.
+        measured: what making it took; a manifest that is there keeps its own.
+    """
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "config": to_plain(config),
+        "documents": {key: documents[key] for key in ("num_buckets", "sources", "corrupt")},
+        "tokenizer": tokenizer,
+        "instances": instances,
+        "measured": measured,
+    }
+    path = directory / "manifest.json"
+    if path.exists():  # what the first run took says more than what adding a set, or nothing, took
+        manifest["measured"] = json.loads(path.read_text())["measured"]
+    write_json(path, manifest)
+    return manifest
+
+
+def check_config(config: CorpusConfig, directory: AnyPath) -> CorpusConfig:
     """Refuse, before anything is written, what would stop a later stage; return the config with a number of buckets.
 
     What is done already is not looked at again: a corpus outlives its sources and its vocabulary's file.
     """
     old = _stored_config(directory)
-    if config.tokenizer.vocab_file and not _has_tokenizer(directory):
+    if config.tokenizer.vocab_file and not has_tokenizer(directory):
         WordPiece.from_vocab_file(config.tokenizer.vocab_file)
     if old is None or not _has_begun(directory):
         return dataclasses.replace(config, num_buckets=_choose_num_buckets(config))
     return dataclasses.replace(config, num_buckets=config.num_buckets or old.num_buckets)
 
 
-def _stored_config(directory: Path) -> CorpusConfig | None:
+def _stored_config(directory: AnyPath) -> CorpusConfig | None:
     """Return the config that the directory was begun with; keys that came later have their defaults."""
     path = directory / "config.json"
     if not path.exists():
@@ -244,11 +267,12 @@ def _stored_config(directory: Path) -> CorpusConfig | None:
         ) from None
 
 
-def _has_begun(directory: Path) -> bool:
-    return has_begun(directory / "documents") or _has_tokenizer(directory)  # documents may have been removed since
+def _has_begun(directory: AnyPath) -> bool:
+    return has_begun(directory / "documents") or has_tokenizer(directory)  # documents may have been removed since
 
 
-def _has_tokenizer(directory: Path) -> bool:
+def has_tokenizer(directory: AnyPath) -> bool:
+    """Tell whether a corpus' tokenizer/ is whole."""
     return (directory / "tokenizer" / "statistics.json").exists()
 
 
@@ -265,7 +289,7 @@ def _only_process(directory: Path) -> Iterator[None]:
         yield
 
 
-def _claim(config: CorpusConfig, directory: Path) -> CorpusConfig:
+def claim(config: CorpusConfig, directory: AnyPath) -> CorpusConfig:
     """Write config.json, or refuse a directory that was begun with another config; return the config to work with.
 
     That has all instance sets that the directory has.
@@ -278,7 +302,7 @@ def _claim(config: CorpusConfig, directory: Path) -> CorpusConfig:
         streams = {stream.name: stream for stream in config.streams}
         same_streams = tuple(streams.get(stream.name, stream) for stream in old.streams)
         now = _comparable(config, [wanted.get(name, instance) for name, instance in sets.items()], same_streams)
-        if not _has_tokenizer(directory):
+        if not has_tokenizer(directory):
             there["tokenizer"] = now["tokenizer"]
         found = differences(there, now)
         if found:
@@ -329,10 +353,10 @@ def _choose_num_buckets(config: CorpusConfig) -> int:
     return num_buckets
 
 
-def _prepare_tokenizer(config: CorpusConfig, directory: Path, progress: Progress) -> dict[str, Any]:
+def prepare_tokenizer(config: CorpusConfig, directory: Path, progress: Progress) -> dict[str, Any]:
     """Make tokenizer/ if it is not there; return what the manifest says of it."""
     final = directory / "tokenizer"
-    if _has_tokenizer(directory):
+    if has_tokenizer(directory):
         return json.loads((final / "statistics.json").read_text())
     asked = config.tokenizer
     if asked.vocab_file:

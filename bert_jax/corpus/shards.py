@@ -74,10 +74,10 @@ def prepare_instances(
     text = (config.directory / "documents").glob("*.txt")
     progress.start("instances", sum(file.stat().st_size for file in text) if unfinished else 0, "B")
     buckets = range(config.num_buckets if unfinished else 0)
-    for num_bytes in workers.map(functools.partial(_build_bucket, config), buckets):
+    for num_bytes in workers.map(functools.partial(build_bucket, config), buckets):
         progress.add(num_bytes)
     for instance in unfinished:
-        _finish_set(config, instance, tokenizer, config_fingerprint)
+        finish_set(config, instance, tokenizer, config_fingerprint)
     return [read_manifest(directory) for directory in directories]
 
 
@@ -172,7 +172,7 @@ def read_notes(notes: list[Path]) -> tuple[dict[str, tuple[Shard, ...]], dict[st
     return {split: tuple(shards[split]) for split in SPLITS}, {split: dict(counts[split]) for split in SPLITS}
 
 
-def _build_bucket(config: ShardsConfig, bucket: int) -> int:
+def build_bucket(config: ShardsConfig, bucket: int) -> int:
     """Write a bucket's shards of all sets that lack them; return the bytes of its text."""
     files = {split: bucket_file(config.directory / "documents", split, bucket, config.num_buckets) for split in SPLITS}
     num_bytes = sum(file.stat().st_size for file in files.values())
@@ -203,7 +203,7 @@ def _build_bucket(config: ShardsConfig, bucket: int) -> int:
     return num_bytes
 
 
-def _finish_set(config: ShardsConfig, instance: InstanceConfig, tokenizer: WordPiece, config_fingerprint: str) -> None:
+def finish_set(config: ShardsConfig, instance: InstanceConfig, tokenizer: WordPiece, config_fingerprint: str) -> None:
     """Write token_counts.npy and the manifest, and remove the notes of the buckets."""
     directory = config.directory / "instances" / instance.name
     notes = [done_file(config.directory, instance.name, bucket) for bucket in range(config.num_buckets)]

@@ -53,9 +53,9 @@ def prepare_streams(
         if not (directory / "tokenizer").exists():
             _make_vocabulary(config, stream, workers, progress)
         progress.start(stream.name, config.num_buckets, "bucket")
-        for _ in workers.map(functools.partial(_build_bucket, config, stream), range(config.num_buckets)):
+        for _ in workers.map(functools.partial(build_window_bucket, config, stream), range(config.num_buckets)):
             progress.add(1)
-        _finish(config, stream, config_fingerprint)
+        finish_stream(config, stream, config_fingerprint)
     return [read_stream_manifest(config.directory / "instances" / stream.name) for stream in config.streams]
 
 
@@ -65,12 +65,21 @@ def _make_vocabulary(config: StreamShardsConfig, stream: StreamConfig, workers: 
     counts: Counter[str] = Counter()
     num_sentences = 0
     progress.start("words", config.num_buckets, "bucket")
-    for found, sentences in workers.map(functools.partial(_count_bucket, config, stream), range(config.num_buckets)):
+    for found, sentences in workers.map(functools.partial(count_bucket, config, stream), range(config.num_buckets)):
         counts.update(found)
         num_sentences += sentences
         progress.add(1)
+    write_vocabulary(directory, stream, counts, num_sentences)
+
+
+def write_vocabulary(directory: Path, stream: StreamConfig, counts: Counter[str], num_sentences: int) -> None:
+    """Write a set's tokenizer/ and token_counts.npy by the counts of the train split's words.
+
+    Raises:
+        ValueError: there is no word.
+    """
     if not counts:
-        raise ValueError(f"the train split of {config.directory} has no word, so {stream.name} has nothing to predict")
+        raise ValueError(f"the train split of the corpus has no word, so {stream.name} has nothing to predict")
     words = choose_words(counts, stream.vocab_size, stream.min_count)
     vocabulary = WordVocabulary(words, WordSettings(stream.splitting))
     np.save(directory / "token_counts.npy", vocabulary.count_ids(counts, num_sentences))
@@ -80,12 +89,13 @@ def _make_vocabulary(config: StreamShardsConfig, stream: StreamConfig, workers: 
     temporary.rename(directory / "tokenizer")
 
 
-def _count_bucket(config: StreamShardsConfig, stream: StreamConfig, bucket: int) -> tuple[Counter[str], int]:
+def count_bucket(config: StreamShardsConfig, stream: StreamConfig, bucket: int) -> tuple[Counter[str], int]:
+    """Return how often each word occurs in a bucket's train split, and its sentences."""
     documents = read_bucket(bucket_file(config.directory / "documents", "train", bucket, config.num_buckets))
     return count_words(chain.from_iterable(documents), stream.splitting)
 
 
-def _build_bucket(config: StreamShardsConfig, stream: StreamConfig, bucket: int) -> None:
+def build_window_bucket(config: StreamShardsConfig, stream: StreamConfig, bucket: int) -> None:
     """Write a bucket's shards, if they are not there."""
     note = done_file(config.directory, stream.name, bucket)
     if note.exists():
@@ -108,7 +118,7 @@ def _build_bucket(config: StreamShardsConfig, stream: StreamConfig, bucket: int)
     write_json(note, done)
 
 
-def _finish(config: StreamShardsConfig, stream: StreamConfig, config_fingerprint: str) -> None:
+def finish_stream(config: StreamShardsConfig, stream: StreamConfig, config_fingerprint: str) -> None:
     """Write the manifest and remove the notes of the buckets."""
     directory = config.directory / "instances" / stream.name
     notes = [done_file(config.directory, stream.name, bucket) for bucket in range(config.num_buckets)]

@@ -16,7 +16,6 @@ import string
 import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 from etils import epath
@@ -197,9 +196,9 @@ class WordPiece:
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write `vocab.txt` and `settings.json`; the directory is made."""
-        path = Path(directory)
+        path = epath.Path(directory)
         path.mkdir(parents=True, exist_ok=True)
-        (path / VOCAB_FILE).write_text("".join(f"{piece}\n" for piece in self.vocab), encoding="utf-8", newline="\n")
+        (path / VOCAB_FILE).write_bytes("".join(f"{piece}\n" for piece in self.vocab).encode())
         (path / SETTINGS_FILE).write_text(
             json.dumps(dataclasses.asdict(self.settings), indent=2) + "\n", encoding="utf-8"
         )

@@ -10,7 +10,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 from etils import epath
@@ -102,9 +101,9 @@ class WordVocabulary:
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write `vocab.txt` and `settings.json`; the directory is made."""
-        path = Path(directory)
+        path = epath.Path(directory)
         path.mkdir(parents=True, exist_ok=True)
-        (path / VOCAB_FILE).write_text("".join(f"{word}\n" for word in self.words), encoding="utf-8", newline="\n")
+        (path / VOCAB_FILE).write_bytes("".join(f"{word}\n" for word in self.words).encode())
         settings = json.dumps(dataclasses.asdict(self.settings), indent=2)
         (path / SETTINGS_FILE).write_text(settings + "\n", encoding="utf-8")
 

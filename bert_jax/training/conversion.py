@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bert_jax.config import to_plain
+from bert_jax.corpus.remote import AnyPath, as_path
 from bert_jax.input.loader import DataConfig
 from bert_jax.input.masking import MaskingConfig
 from bert_jax.interop import comparison, huggingface, name_map
@@ -66,7 +67,7 @@ def convert(source: str, target: str, beside: Beside | None = None, check: bool 
         raise ValueError("--check compares with transformers, so --from or --to must be hf:")
     weights, read = addresses.load(source, beside)
     if scheme == checkpoint.RUN:
-        write_run(weights, Path(place), {"converted_from": source})
+        write_run(weights, as_path(place), {"converted_from": source})
         written = ParityReport((), (), (), (f"wrote {target}; --config.init_from={target} starts from it",))
     else:
         written = huggingface.write(weights, Path(place))
@@ -77,7 +78,7 @@ def convert(source: str, target: str, beside: Beside | None = None, check: bool 
     return Conversion(read, written, compared)
 
 
-def write_run(weights: Weights, directory: Path, facts: dict[str, Any]) -> None:
+def write_run(weights: Weights, directory: AnyPath, facts: dict[str, Any]) -> None:
     """Write a run's directory with parameters alone, at step 0: to begin from, never to resume.
 
     Raises:

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 
 from bert_jax.config import to_plain
+from bert_jax.corpus.remote import AnyPath, as_path
 from bert_jax.corpus.word_vocabulary import WordVocabulary
 from bert_jax.input.loader import DataConfig
 from bert_jax.interop import allennlp
@@ -43,14 +44,14 @@ def convert(source: str, target: str) -> tuple[ParityReport, ParityReport]:
         raise ValueError(f"--to is {target!r}; an ELMo is written to elmo:DIR or run:DIR")
     if not is_elmo(source):
         raise ValueError(f"{source} is not an ELMo; elmo:DIR or a run of configs/elmo.py goes to elmo:DIR")
-    weights, directory = load(source), Path(place)
+    weights, directory = load(source), as_path(place)
     if directory.exists() and any(directory.iterdir()):
         raise FileExistsError(f"{directory} is not empty; give another directory, or remove it")
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(weights.params))
     read = ParityReport((), (), weights.unread, (f"{num_parameters:,} numbers of {source}",))
     if scheme == SCHEME:
-        allennlp.write(directory, weights.config, weights.params)
-        _copy_vocabulary(source, directory)
+        allennlp.write(Path(place), weights.config, weights.params)
+        _copy_vocabulary(source, Path(place))
         return read, ParityReport((), (), (), (f"wrote {target}",))
     _write_run(weights, directory, source)
     return read, ParityReport((), (), (), (f"wrote {target}; --config.init_from={target} starts from it",))
@@ -66,7 +67,7 @@ def _copy_vocabulary(source: str, directory: Path) -> None:
         (directory / "vocab.txt").write_text(text, encoding="utf-8", newline="\n")
 
 
-def _write_run(weights: ElmoWeights, directory: Path, source: str) -> None:
+def _write_run(weights: ElmoWeights, directory: AnyPath, source: str) -> None:
     """Write a run's directory with parameters alone, at step 0: to begin from, never to resume."""
     workdir = Workdir(directory)
     try:

@@ -83,7 +83,7 @@ def test_streams_are_added_to_a_corpus_and_not_changed(inputs, tmp_path):
 
 
 def test_the_result_does_not_depend_on_where_a_run_stopped(inputs, finished, tmp_path, monkeypatch):
-    build, calls = stream_shards._build_bucket, []
+    build, calls = stream_shards.build_window_bucket, []
 
     def stop(config, stream, bucket):
         if bucket == 1:
@@ -92,7 +92,7 @@ def test_the_result_does_not_depend_on_where_a_run_stopped(inputs, finished, tmp
         build(config, stream, bucket)
 
     with monkeypatch.context() as patched:
-        patched.setattr(stream_shards, "_build_bucket", stop)
+        patched.setattr(stream_shards, "build_window_bucket", stop)
         with pytest.raises(KeyboardInterrupt):
             prepare(stream_config(inputs), tmp_path, num_processes=1)
     assert calls == [0]
