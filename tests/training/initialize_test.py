@@ -3,6 +3,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from bert_jax.training.checkpoint import Checkpoints
 from bert_jax.training.initialize import Source, initialize, merge_params
@@ -62,9 +63,9 @@ def test_init_from_must_have_the_vocabulary_of_the_data(parts, checkpoints, tmp_
         (tmp_path / directory / "tokenizer").mkdir(parents=True)
         (tmp_path / directory / "tokenizer" / "vocab.txt").write_text(vocabulary)
     source = dataclasses.replace(SCRATCH, init_from=f"run:{tmp_path / 'other'}")
-    start(parts, checkpoints, dataclasses.replace(source, tokenizer=tmp_path / "corpus" / "tokenizer"))
+    start(parts, checkpoints, dataclasses.replace(source, tokenizer=epath.Path(tmp_path) / "corpus" / "tokenizer"))
     with pytest.raises(ValueError, match=r"trained with another vocabulary.*prepare the corpus with"):
-        start(parts, checkpoints, dataclasses.replace(source, tokenizer=tmp_path / "corpus2" / "tokenizer"))
+        start(parts, checkpoints, dataclasses.replace(source, tokenizer=epath.Path(tmp_path) / "corpus2" / "tokenizer"))
 
 
 def test_a_new_carry_is_the_objectives(parts, checkpoints, monkeypatch):
