@@ -119,10 +119,16 @@ def test_the_demo_has_a_reference_curve_of_its_length():
 
 
 def test_narrow_models_begin_with_the_spread_of_base_and_a_rate_by_their_width():
-    configs: Any = [bert.get_config(f"size={size},recipe=small,preset=laptop") for size in ("demo", "base")]
-    demo, base = configs
-    assert base.model.initializer_range == pytest.approx(0.02)
-    assert demo.optim.peak_learning_rate == pytest.approx(6 * base.optim.peak_learning_rate)
+    sizes = ("demo", "4-768-12", "8-128-4", "base")
+    configs: Any = [bert.get_config(f"size={size},recipe=small,preset=laptop") for size in sizes]
+    demo, wide, deep, base = configs
+    assert demo.model.hidden_size == deep.model.hidden_size == 128
+    assert wide.model.initializer_range == pytest.approx(0.02)
+    assert demo.optim.peak_learning_rate == pytest.approx(6 * wide.optim.peak_learning_rate)
+    # Deeper than four layers.
+    assert deep.model.initializer_range == base.model.initializer_range == 0.02
+    assert deep.optim.peak_learning_rate == pytest.approx(0.4 * demo.optim.peak_learning_rate)
+    assert deep.optim.peak_learning_rate == pytest.approx(6 * base.optim.peak_learning_rate)
     assert demo.to_dict() == bert.get_config("size=demo,preset=laptop").to_dict()
 
 
