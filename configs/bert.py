@@ -109,7 +109,7 @@ def _paper(options: Any) -> ConfigDict:
                 "initializer_range": 0.02,  # standard deviation of the truncated normal; modeling.py
                 "layer_norm_eps": 1e-12,  # modeling.py
                 "dtype": "float32",  # of the computation; parameters are float32 always
-                "attention": "xla",  # or cudnn, which has no attention dropout
+                "attention": "xla",  # or cudnn (GPU), splash (TPU), which have no attention dropout
                 "remat": "none",  # or dots, full: recompute in the backward pass to save memory
                 # layers a loop iteration: without a loop 10 % faster on a CPU, but compile time grows with it
                 "scan_unroll": size["num_hidden_layers"] if size["num_hidden_layers"] <= 4 else 1,

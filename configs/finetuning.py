@@ -29,7 +29,7 @@ def finetuning(family: str, recipe: str) -> Any:
                 "hidden_dropout_prob": 0.1,  # A.3: as in pretraining
                 "attention_probs_dropout_prob": 0.0 if fast else 0.1,  # likewise
                 "dtype": "float32",  # of the computation; or bfloat16
-                "attention": "xla",  # or cudnn, which has no attention dropout
+                "attention": "xla",  # or cudnn (GPU), splash (TPU), which have no attention dropout
                 "remat": "none",  # or dots, full
                 "scan_unroll": 12,  # layers a loop iteration: without a loop a step is a fifth faster on a CPU
             },

@@ -63,7 +63,7 @@ def _check() -> int:
     if _CONFIG.value is None:
         raise ValueError("--config is missing; such as --config=configs/bert.py:size=base,phase=1")
     from bert_jax.tpu import compile_check
-    from bert_jax.tpu.step_program import step_shape
+    from bert_jax.tpu.step_shape import step_shape
 
     name = config_flags.get_config_filename(flags.FLAGS["config"])
     shape = step_shape(_CONFIG.value)
@@ -81,7 +81,7 @@ def _check() -> int:
 
 def _write_matrix() -> int:
     from bert_jax.tpu import compile_check, matrix
-    from bert_jax.tpu.step_program import step_shape
+    from bert_jax.tpu.step_shape import step_shape
     from bert_jax.tpu.topologies import parse_topology
     from configs import bert
 

@@ -1,7 +1,7 @@
 """Multi-head self-attention, with its back ends behind one function.
 
 Source: Vaswani et al. 2017 §3.2; google-research/bert `attention_layer`.
-Differs: packed rows mask by sequence (block-diagonal); the cuDNN back end has no attention dropout.
+Differs: packed rows mask by sequence (block-diagonal); the fused back ends have no attention dropout.
 """
 
 import functools
@@ -14,7 +14,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from bert_jax.models.layers import Dense, dropout
+from bert_jax.models.splash import splash_attention
 
+# The reference, everywhere; fused, on NVIDIA GPUs in bfloat16; fused, on TPUs.
+BACK_ENDS = ("xla", "cudnn", "splash")
 # modeling.py. Added to float32 scores, so exp() of it is exactly 0 unless a row has no real key at all; and such a
 # row (padding) gives finite numbers, not NaN.
 MASK_BIAS = -10_000.0
@@ -54,20 +57,22 @@ def dot_product_attention(
         key: what is looked at.
         value: what is taken from there.
         mask: True where a query may see a key.
-        implementation: "xla", the reference, everywhere; "cudnn", fused, on NVIDIA GPUs in bfloat16.
+        implementation: of BACK_ENDS.
         dropout_rate: of the attention probabilities; "xla" only.
         dropout_seed: None switches dropout off.
 
     Raises:
-        ValueError: "cudnn" with another dtype than bfloat16.
+        ValueError: "cudnn" with another dtype than bfloat16, "splash" with rows of other than multiples of 128 tokens.
     """
+    assert implementation == "xla" or dropout_rate == 0.0, "the config refuses attention dropout with fused back ends"
+    if implementation == "splash":
+        return splash_attention(query, key, value, mask)
     if implementation == "cudnn":
         if query.dtype != jnp.bfloat16:
             raise ValueError(
                 f'attention "cudnn" got {query.dtype}; it takes bfloat16: set model.dtype to "bfloat16" '
                 'or model.attention to "xla"'
             )
-        assert dropout_rate == 0.0, "the config refuses attention dropout with cudnn"
         whole = (mask.shape[0], 1, query.shape[1], key.shape[1])  # it refuses a mask that is the same for all queries
         return jax.nn.dot_product_attention(
             query, key, value, mask=jnp.broadcast_to(mask, whole), implementation="cudnn"

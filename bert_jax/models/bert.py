@@ -82,6 +82,8 @@ class BertConfig(TransformerConfig):
         for name in ("vocab_size", "max_position_embeddings", "type_vocab_size", "vocab_size_multiple"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name} is {getattr(self, name)}; it takes 1 or more")
+        if self.causal and self.attention == "splash":
+            raise ValueError('model.attention "splash" has no causal mask here; set it to "xla" for model.causal')
 
     @property
     def padded_vocab_size(self) -> int:

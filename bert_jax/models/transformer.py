@@ -16,7 +16,7 @@ from flax.linen.spmd import with_logical_constraint
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from bert_jax.config import choose
-from bert_jax.models.attention import SelfAttention
+from bert_jax.models.attention import BACK_ENDS, SelfAttention
 from bert_jax.models.layers import ACTIVATIONS, Dense, LayerNorm, dropout, fold_seed
 
 REMAT_POLICIES = {
@@ -41,11 +41,11 @@ class TransformerConfig:
         intermediate_size: width of the feed-forward layer, 4 · hidden_size in all of BERT.
         hidden_act: "gelu" (erf) or "gelu_tanh".
         hidden_dropout_prob: of the embeddings and of each sub-layer's output.
-        attention_probs_dropout_prob: of the attention probabilities; must be 0 with attention "cudnn".
+        attention_probs_dropout_prob: of the attention probabilities; must be 0 with attention "cudnn" or "splash".
         initializer_range: standard deviation of the truncated normal before truncation.
         layer_norm_eps: added to the variance.
         dtype: "float32" or "bfloat16", of the computation; parameters are float32.
-        attention: "xla" or "cudnn".
+        attention: "xla"; "cudnn", fused, on NVIDIA GPUs in bfloat16; "splash", fused, on TPUs, rows of 128, 256, ….
         remat: what the backward pass recomputes: "none", "dots" (all but matrix products) or "full".
         scan_unroll: layers a loop iteration; num_hidden_layers unrolls the loop.
     """
@@ -68,7 +68,7 @@ class TransformerConfig:
         """Refuse what cannot be built."""
         choose("model.hidden_act", self.hidden_act, ACTIVATIONS)
         choose("model.dtype", self.dtype, DTYPES)
-        choose("model.attention", self.attention, ("xla", "cudnn"))
+        choose("model.attention", self.attention, BACK_ENDS)
         choose("model.remat", self.remat, REMAT_POLICIES)
         for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "scan_unroll"):
             if getattr(self, name) < 1:
@@ -81,9 +81,10 @@ class TransformerConfig:
                 f"model.hidden_size {self.hidden_size} is not divisible by {self.num_attention_heads} heads; "
                 "use a multiple, BERT has 64 a head"
             )
-        if self.attention == "cudnn" and self.attention_probs_dropout_prob:
+        if self.attention != "xla" and self.attention_probs_dropout_prob:
             raise ValueError(
-                f'model.attention "cudnn" has no attention dropout and got {self.attention_probs_dropout_prob}; '
+                f'model.attention "{self.attention}" has no attention dropout and got '
+                f"{self.attention_probs_dropout_prob}; "
                 'set model.attention_probs_dropout_prob to 0 or model.attention to "xla"'
             )
         if self.attention == "cudnn" and self.dtype != "bfloat16":

@@ -7,12 +7,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from bert_jax.config import to_plain
-from bert_jax.models.transformer import REMAT_POLICIES
 from bert_jax.tpu.batch_search import Attempt, LargestBatch, largest_batch
 from bert_jax.tpu.costs import program_costs
 from bert_jax.tpu.hlo import parse_program
 from bert_jax.tpu.roofline import roofline
-from bert_jax.tpu.step_program import OutOfMemoryError, StepShape, available_bytes, compile_step
+from bert_jax.tpu.step_program import OutOfMemoryError, available_bytes, compile_step
+from bert_jax.tpu.step_shape import StepShape
 from bert_jax.tpu.topologies import Topology
 
 MAX_ROWS = 4096  # a device; a search goes no further
@@ -75,19 +75,17 @@ def find_batches(
     available = available_bytes(topology)
     tensor = max(shape.mesh.tensor, 1)
     found, first = {}, 64
-    for policy in ("full", "dots", "none"):
-        assert policy in REMAT_POLICIES
-        model = dataclasses.replace(shape.model, remat=policy)
+    for policy in shape.remat_policies:
+        whole = dataclasses.replace(shape.with_remat(policy), train=dataclasses.replace(shape.train, microbatches=1))
 
-        def attempt(rows: int, model: Any = model) -> Attempt:
+        def attempt(rows: int, whole: StepShape = whole, policy: str = policy) -> Attempt:
             batch = rows * topology.num_devices // tensor
-            train = dataclasses.replace(shape.train, microbatches=1)
             try:
-                program = compile_step(dataclasses.replace(shape, model=model, batch_size=batch, train=train), topology)
+                program = compile_step(dataclasses.replace(whole, batch_size=batch), topology)
             except OutOfMemoryError as error:
-                say(f"remat {model.remat}, {rows} rows a device: {error}")
+                say(f"remat {policy}, {rows} rows a device: {error}")
                 return Attempt(rows, error.used_bytes, fits=False)
-            say(f"remat {model.remat}, {rows} rows a device: {program.memory.used / GIB:.2f} GiB, fits")
+            say(f"remat {policy}, {rows} rows a device: {program.memory.used / GIB:.2f} GiB, fits")
             return Attempt(rows, float(program.memory.used), fits=True)
 
         found[policy] = largest_batch(attempt, available, first, step, MAX_ROWS)
@@ -98,9 +96,9 @@ def find_batches(
 def advice(shape: StepShape, topology: Topology, error: OutOfMemoryError) -> str:
     """Return what to change for a step that does not fit, with values to give."""
     ways = []
-    if shape.model.remat != "full":
-        stronger = "dots or full" if shape.model.remat == "none" else "full"
-        ways.append(f"recompute more (--config.model.remat={stronger})")
+    stronger = shape.remat_policies[: shape.remat_policies.index(shape.facts["remat"])]
+    if stronger:
+        ways.append(f"recompute more (--config.model.remat={' or '.join(reversed(stronger))})")
     part = shape.batch_size // shape.train.microbatches
     parts = math.ceil(math.log2(max(2.0, (error.used_bytes or 0.0) / error.available_bytes)))
     more = shape.train.microbatches * 2**parts
@@ -187,10 +185,7 @@ def _facts(shape: StepShape, topology: Topology) -> dict[str, Any]:
         "packed": shape.packed,
         "microbatches": shape.train.microbatches,
         "dtype": shape.model.dtype,
-        "attention": shape.model.attention,
-        "remat": shape.model.remat,
-        "hidden_dropout_prob": shape.model.hidden_dropout_prob,
-        "attention_probs_dropout_prob": shape.model.attention_probs_dropout_prob,
+        **shape.facts,
         "mesh": to_plain(shape.mesh),
     }
 

@@ -9,21 +9,16 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
-from bert_jax.config import build, choose
-from bert_jax.input.masking import MaskingConfig
-from bert_jax.models.bert import VOCAB_SIZES, BertConfig
-from bert_jax.objectives.masked_lm import MaskedLmObjective
+from bert_jax.input.placement import num_row_shards
+from bert_jax.tpu.step_shape import StepShape
 from bert_jax.tpu.topologies import Topology, devices
-from bert_jax.training import sharding, throughput
-from bert_jax.training.benchmark import random_batch, row_shape
-from bert_jax.training.loop import TrainConfig
-from bert_jax.training.mesh import MeshConfig, check_batch_size, make_mesh
-from bert_jax.training.optimizers import OptimizerConfig, make_optimizer
+from bert_jax.training import sharding
+from bert_jax.training.mesh import check_batch_size, make_mesh
+from bert_jax.training.optimizers import make_optimizer
 from bert_jax.training.state import abstract_state, hyper_values
 from bert_jax.training.step import lower_train_step, make_train_step
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-FAMILIES = ("bert",)
 
 
 class OutOfMemoryError(ValueError):
@@ -37,37 +32,6 @@ class OutOfMemoryError(ValueError):
     def __init__(self, message: str, used_bytes: float | None, available_bytes: float) -> None:
         super().__init__(message)
         self.used_bytes, self.available_bytes = used_bytes, available_bytes
-
-
-@dataclasses.dataclass(frozen=True)
-class StepShape:
-    """What the program of a step follows from.
-
-    Attributes:
-        model, optim, train, masking, mesh: sections of the config.
-        next_sentence: see ObjectiveConfig.
-        next_sentence_weight: likewise.
-        batch_size: global rows a step.
-        sequence_length: tokens a row.
-        packed: whether a row has several sequences.
-    """
-
-    model: BertConfig
-    optim: OptimizerConfig
-    train: TrainConfig
-    masking: MaskingConfig
-    mesh: MeshConfig
-    next_sentence: bool
-    next_sentence_weight: float
-    batch_size: int
-    sequence_length: int
-    packed: bool
-
-    @property
-    def row_flops(self) -> throughput.RowFlops:
-        """Return a row's FLOPs by the published formula."""
-        predictions = self.masking.max_predictions_per_row
-        return throughput.bert_row_flops(self.model, self.sequence_length, predictions)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,31 +68,8 @@ class StepProgram:
     compile_seconds: float
 
 
-def step_shape(config: Any) -> StepShape:
-    """Read what matters to the step from a config of configs/bert.py; a vocabulary of 0 becomes the uncased release's.
-
-    Raises:
-        ValueError: another family, or a value that cannot be.
-    """
-    choose("config.family", config.get("family", "bert"), FAMILIES)
-    config.model.vocab_size = config.model.vocab_size or VOCAB_SIZES["uncased"]
-    length, packed = row_shape(config.data.instances)
-    return StepShape(
-        model=build(BertConfig, config.model, "config.model"),
-        optim=build(OptimizerConfig, config.optim, "config.optim"),
-        train=build(TrainConfig, config.train, "config.train"),
-        masking=build(MaskingConfig, config.masking, "config.masking"),
-        mesh=build(MeshConfig, config.mesh, "config.mesh"),
-        next_sentence=config.objective.next_sentence,
-        next_sentence_weight=config.objective.next_sentence_weight,
-        batch_size=config.data.batch_size,
-        sequence_length=length,
-        packed=packed,
-    )
-
-
 def compile_step(shape: StepShape, topology: Topology) -> StepProgram:
-    """Compile the step that `launch.pretrain` runs.
+    """Compile the step that `launch.pretrain` or `launch.finetune` runs.
 
     Raises:
         OutOfMemoryError: it does not fit; the message says by how much.
@@ -136,19 +77,16 @@ def compile_step(shape: StepShape, topology: Topology) -> StepProgram:
     """
     mesh = make_mesh(shape.mesh, devices(topology))
     check_batch_size("config.data.batch_size", shape.batch_size, mesh, shape.train.microbatches)
-    objective = MaskedLmObjective(shape.model, shape.next_sentence, shape.next_sentence_weight)
     optimizer = make_optimizer(shape.optim)
-    state = abstract_state(objective, optimizer, shape.batch_size, mesh)
-    predictions = shape.masking.max_predictions_per_row
-    row = random_batch(1, shape.sequence_length, predictions, shape.model.vocab_size, packed=shape.packed)
+    state = abstract_state(shape.objective, optimizer, shape.batch_size, mesh)
     rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     batch = {
-        name: jax.ShapeDtypeStruct((shape.batch_size, *array.shape[1:]), array.dtype, sharding=rows)
-        for name, array in row.items()
+        name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=rows)
+        for name, array in shape.batch(num_row_shards(mesh)).items()
     }
     values = hyper_values(shape.optim, shape.train.num_steps, 0)
     hyper = jax.tree.map(lambda value: jax.ShapeDtypeStruct((), value.dtype, sharding=whole), values)
-    step = make_train_step(objective, optimizer, shape.train.microbatches, shape.train.on_nonfinite)
+    step = make_train_step(shape.objective, optimizer, shape.train.microbatches, shape.train.on_nonfinite)
 
     available = available_bytes(topology)
     started = time.perf_counter()

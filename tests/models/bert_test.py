@@ -162,6 +162,8 @@ def test_too_long_rows_are_refused_when_traced():
         ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'; accepted: gelu"),
         ({"attention": "cudnn"}, "has no attention dropout and got 0.1"),
         ({"attention": "cudnn", "attention_probs_dropout_prob": 0.0}, "computes in bfloat16"),
+        ({"attention": "splash"}, '"splash" has no attention dropout and got 0.1'),
+        ({"attention": "splash", "attention_probs_dropout_prob": 0.0, "causal": True}, "no causal mask"),
         ({"remat": "ful"}, "did you mean 'full'"),
         ({"vocab_size": 0}, "vocab_size is 0"),
         ({"hidden_dropout_prob": 1.0}, "it takes 0 ≤ rate < 1"),

@@ -8,7 +8,8 @@ import pytest
 from bert_jax.tpu import compile_check
 from bert_jax.tpu.costs import program_costs
 from bert_jax.tpu.hlo import parse_program
-from bert_jax.tpu.step_program import OutOfMemoryError, available_bytes, compile_step, step_shape
+from bert_jax.tpu.step_program import OutOfMemoryError, available_bytes, compile_step
+from bert_jax.tpu.step_shape import step_shape
 from bert_jax.tpu.topologies import parse_topology
 from configs import bert
 from launch.compile_check import CELLS

@@ -3,9 +3,10 @@ from typing import Any
 import pytest
 
 from bert_jax.tpu import compile_check
-from bert_jax.tpu.step_program import OutOfMemoryError, step_shape, used_bytes
+from bert_jax.tpu.step_program import OutOfMemoryError, used_bytes
+from bert_jax.tpu.step_shape import step_shape
 from bert_jax.tpu.topologies import parse_topology
-from configs import bert, elmo
+from configs import bert
 
 
 @pytest.mark.parametrize(
@@ -19,18 +20,6 @@ from configs import bert, elmo
 def test_refusals_say_how_much_was_asked_for(message, used):
     found = used_bytes(message)
     assert found == (used and pytest.approx(used * 2**30))
-
-
-def test_a_shape_is_read_from_a_config_without_a_corpus():
-    shape = step_shape(bert.get_config("size=large,phase=2,recipe=fast"))
-    assert (shape.sequence_length, shape.packed, shape.batch_size) == (512, True, 256)
-    assert (shape.model.vocab_size, shape.model.padded_vocab_size) == (30522, 30592)
-    assert shape.row_flops.flops == pytest.approx(1019.8e9, rel=0.01)  # of a row of BERT-Large by the formula
-
-
-def test_other_families_are_refused():
-    with pytest.raises(ValueError, match="accepted: bert"):
-        step_shape(elmo.get_config(""))
 
 
 @pytest.mark.parametrize(
