@@ -15,8 +15,9 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from bert_jax.config import parse_flags
+from bert_jax.tpu.matrix import Cell
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Whose step: FILE.py:arg=value,… of configs/bert.py.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Whose step: FILE.py:arg=value,… of configs/.")
 _TOPOLOGY = flags.DEFINE_string("topology", "v5e-8", "An accelerator type (v5e-256) or a shape in chips (v5e:16x16).")
 _NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices of that topology, joined by the data-centre network.")
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object.")
@@ -28,17 +29,25 @@ _MATRIX = flags.DEFINE_string(
 flags.DEFINE_alias("find-batch", "find_batch")
 
 DOES_NOT_FIT = 2
-# Of the table in docs/tpu.md: arguments of configs/bert.py, topology, rows a chip.
+# The table in docs/tpu.md.
+FAST = "configs/bert.py:size=base,phase=1,recipe=fast"
+LARGE = "configs/bert.py:size=large,phase=2,recipe=fast"
 CELLS = (
-    ("size=base,phase=1", "v5e-16", 16),
-    ("size=base,phase=2", "v5e-16", 16),
-    ("size=large,phase=1", "v5e-64", 4),
-    ("size=large,phase=2", "v5e-64", 4),
-    ("size=large,phase=2", "v5e-256", 1),
-    ("size=base,phase=1", "v5e-8", 64),
-    ("size=base,phase=1,recipe=fast", "v5e-8", 64),
-    ("size=large,phase=2,recipe=fast", "v5e-256", 8),
-    ("size=base,phase=2", "v5e-1", 256),
+    Cell("configs/bert.py:size=base,phase=1", "v5e-16", 16),
+    Cell("configs/bert.py:size=base,phase=2", "v5e-16", 16),
+    Cell("configs/bert.py:size=large,phase=1", "v5e-64", 4),
+    Cell("configs/bert.py:size=large,phase=2", "v5e-64", 4),
+    Cell("configs/bert.py:size=large,phase=2", "v5e-256", 1),
+    Cell("configs/bert.py:size=base,phase=1", "v5e-8", 64),
+    Cell(FAST, "v5e-8", 64),
+    Cell(FAST, "v5e-8", 64, num_slices=2),
+    *(Cell(FAST, topology, 64) for topology in ("v3-16", "v4-16", "v5p-16", "v6e-8", "tpu7x-16")),
+    Cell(LARGE, "v5e-256", 8),
+    Cell(f"{LARGE} --config.model.attention=splash", "v5e-256", 8),
+    Cell(LARGE, "v6e-256", 8),
+    Cell("configs/elmo.py:size=original,recipe=fast", "v5e-8", 64),
+    Cell("configs/glue.py:task=mrpc,recipe=fast", "v5e-1", 32),
+    Cell("configs/bert.py:size=base,phase=2", "v5e-1", 256),
 )
 
 
@@ -82,22 +91,34 @@ def _check() -> int:
 def _write_matrix() -> int:
     from bert_jax.tpu import compile_check, matrix
     from bert_jax.tpu.step_shape import step_shape
-    from bert_jax.tpu.topologies import parse_topology
-    from configs import bert
 
-    def check(cell: matrix.Cell) -> dict[str, Any]:
-        topology = parse_topology(cell.topology)
-        config: Any = bert.get_config(cell.config.partition(":")[2])
-        config.data.batch_size = cell.rows_per_chip * topology.num_chips
-        result = {**compile_check.check(step_shape(config), topology), "config": cell.config}
+    def check(cell: Cell) -> dict[str, Any]:
+        config: Any = cell_config(cell)
+        result = {**compile_check.check(step_shape(config), cell.slices), "config": cell.config}
         print(compile_check.describe(result), end="\n\n", flush=True)
         return result
 
     document = Path(_MATRIX.value)
-    cells = [matrix.Cell(f"configs/bert.py:{argument}", topology, rows) for argument, topology, rows in CELLS]
-    results = matrix.fill(cells, document.parent / "results" / "tpu.jsonl", compile_check.versions(), check)
+    results = matrix.fill(CELLS, document.parent / "results" / "tpu.jsonl", compile_check.versions(), check)
     matrix.write_table(document, matrix.table(results))
     return 0
+
+
+def cell_config(cell: Cell) -> Any:
+    """Return the config of a cell of the table."""
+    from configs import bert, elmo, glue
+
+    get_config = {
+        "configs/bert.py": bert.get_config,
+        "configs/elmo.py": elmo.get_config,
+        "configs/glue.py": glue.get_config,
+    }
+    name, *changes = cell.config.split(" --config.")
+    file, _, arguments = name.partition(":")
+    config: Any = get_config[file](arguments)
+    config.update_from_flattened_dict(dict(change.split("=") for change in changes))
+    config.data.batch_size = cell.rows_per_chip * cell.slices.num_chips
+    return config
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def dot_product_attention(
         dropout_seed: None switches dropout off.
 
     Raises:
-        ValueError: "cudnn" with another dtype than bfloat16, "splash" with rows of other than multiples of 128 tokens.
+        ValueError: "cudnn" with another dtype than bfloat16.
     """
     assert implementation == "xla" or dropout_rate == 0.0, "the config refuses attention dropout with fused back ends"
     if implementation == "splash":

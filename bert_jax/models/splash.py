@@ -31,26 +31,23 @@ def splash_attention(
         key: what is looked at.
         value: what is taken from there.
         mask: of `attention_mask`, not causal.
-
-    Raises:
-        ValueError: rows whose length is not a multiple of 128.
     """
-    if query.shape[1] % _LANES:
-        raise ValueError(
-            f'attention "splash" got rows of {query.shape[1]} tokens; it takes multiples of {_LANES}: use such rows, '
-            'or set model.attention to "xla"'
-        )
     arguments = query * (1.0 / math.sqrt(query.shape[-1])), key, value, token_groups(mask)
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.auto_axes:  # no mesh, or the caller has dealt out the rows already
         return _attend(*arguments)
-    # The compiler cannot split a kernel, so that is said here; heads that the mesh does not divide stay whole.
-    batch, heads = nn.logical_to_mesh_axes(("batch", "heads"))
-    axes = (heads,) if isinstance(heads, str) else heads or ()
-    ways = math.prod(mesh.shape[axis] for axis in axes)
-    tokens = PartitionSpec(batch, None, heads if query.shape[2] % ways == 0 else None, None)
+    # The compiler cannot split a kernel, so that is said here.
+    batch = _dividing_axes("batch", query.shape[0], mesh)
+    tokens = PartitionSpec(batch, None, _dividing_axes("heads", query.shape[2], mesh), None)
     specs = (tokens, tokens, tokens, PartitionSpec(batch, None))
     return jax.shard_map(_attend, in_specs=specs, out_specs=tokens, check_vma=False)(*arguments)
+
+
+def _dividing_axes(name: str, size: int, mesh: jax.sharding.AbstractMesh) -> tuple[str, ...]:
+    """Return the mesh axes that split a logical axis of this size; none where they do not divide it."""
+    axes = nn.logical_to_mesh_axes((name,))[0] or ()
+    axes = (axes,) if isinstance(axes, str) else axes
+    return axes if size % math.prod(mesh.shape[axis] for axis in axes) == 0 else ()
 
 
 def token_groups(mask: Bool[Array, "batch 1 queries length"]) -> Int[Array, "batch length"]:
@@ -70,7 +67,11 @@ def _attend(query: Array, key: Array, value: Array, groups: Array) -> Array:
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
-    length, heads = query.shape[1], query.shape[2]
+    heads, real = query.shape[2], query.shape[1]
+    fill = -real % _LANES  # tokens of a group of their own, behind the row's
+    query, key, value = (jnp.pad(x, ((0, 0), (0, fill), (0, 0), (0, 0))) for x in (query, key, value))
+    groups = jnp.pad(groups, ((0, 0), (0, fill)), constant_values=-1)
+    length = real + fill
     block = next(size for size in _BLOCKS if length % size == 0)
     sizes = kernels.BlockSizes(
         block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block, use_fused_bwd_kernel=True
@@ -82,4 +83,4 @@ def _attend(query: Array, key: Array, value: Array, groups: Array) -> Array:
         return attend(query, key, value, segment_ids=kernels.SegmentIds(groups, groups))
 
     by_head = functools.partial(jnp.swapaxes, axis1=1, axis2=2)  # [batch, heads, length, head_dim], and back
-    return by_head(jax.vmap(one_row)(by_head(query), by_head(key), by_head(value), groups))
+    return by_head(jax.vmap(one_row)(by_head(query), by_head(key), by_head(value), groups))[:, :real]

@@ -45,7 +45,7 @@ class TransformerConfig:
         initializer_range: standard deviation of the truncated normal before truncation.
         layer_norm_eps: added to the variance.
         dtype: "float32" or "bfloat16", of the computation; parameters are float32.
-        attention: "xla"; "cudnn", fused, on NVIDIA GPUs in bfloat16; "splash", fused, on TPUs, rows of 128, 256, ….
+        attention: "xla"; "cudnn", fused, on NVIDIA GPUs in bfloat16; "splash", fused, on TPUs.
         remat: what the backward pass recomputes: "none", "dots" (all but matrix products) or "full".
         scan_unroll: layers a loop iteration; num_hidden_layers unrolls the loop.
     """

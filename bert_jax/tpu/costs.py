@@ -1,7 +1,8 @@
 """What a compiled program computes, moves and sends, on one device, read from its HLO.
 
 Loops count as often as they turn, where XLA's own `cost_analysis` counts their bodies once. FLOPs are those of matrix
-products and convolutions (on a TPU the first are written as the second) and what Pallas kernels declare. Bytes are
+products and convolutions (on a TPU the first are written as the second), what Pallas kernels declare, and those of
+attention kernels, which declare nothing. Bytes are
 operands and results, without padding to tiles: `bytes_accessed` all of them, `hbm_bytes` those that lie in the chip's
 main memory; what the compiler holds in on-chip memory from one instruction to the next is in the first only. Of an
 operand that is sliced or gathered from, what is read counts.
@@ -25,6 +26,9 @@ _FREE = {
 }  # fmt: skip
 _FREE_TARGETS = ("ConcatBitcast", "AllocateBuffer", "AssumeGatherIndicesInBound", "Sharding")  # of custom calls
 _RUNS_OTHERS = {"while", "call", "conditional", "async-start"}
+# JAX's attention kernels declare nothing. Their products of [queries, keys] and head_dim: scores and context; backward
+# the scores again, and what reaches probabilities, values, keys and queries.
+_SPLASH_PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dkv": 5}
 _PARTIAL = {"dynamic-slice", "slice", "gather"}  # read as much of their first operand as they return
 
 
@@ -274,6 +278,10 @@ def _group_size(instruction: Instruction) -> int:
 
 def _flops(computation: Computation, instruction: Instruction) -> float:
     if instruction.opcode == "custom-call":
+        for name, products in _SPLASH_PRODUCTS.items():
+            if instruction.name.startswith(name):
+                query, key = (computation.by_name[one].arrays[0] for one in instruction.operands[2:4])
+                return 2.0 * products * math.prod(query.dims) * key.dims[-2]
         declared = instruction.attribute(r'"cost_estimate":\{[^}]*"flops":"?(\d+)')
         return float(declared or 0)
     if instruction.opcode not in ("dot", "convolution"):

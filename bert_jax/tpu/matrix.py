@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from bert_jax.tpu.topologies import Topology, parse_topology
+
 BEGIN, END = "<!-- table of compile_check -->", "<!-- end of the table -->"
 HEAD = (
     "config, rows a chip", "topology", "remat, dtype", "HBM, GiB", "moved, GB", "FLOPs a byte", "bound a step, ms",
@@ -21,19 +23,26 @@ class Cell:
     """One config on one topology.
 
     Attributes:
-        config: `FILE.py:arg=value,…`.
+        config: `FILE.py:arg=value,…`, with ` --config.key=value` behind it for each change.
         topology: an accelerator type.
         rows_per_chip: of the global batch, in place of the config's.
+        num_slices: of that topology.
     """
 
     config: str
     topology: str
     rows_per_chip: int
+    num_slices: int = 1
+
+    @property
+    def slices(self) -> Topology:
+        """Return what its topology names."""
+        return parse_topology(self.topology, self.num_slices)
 
     def holds(self, result: dict[str, Any]) -> bool:
         """Return whether a result is this cell's."""
         cell = (result["config"], result["topology"], result["rows_per_chip"])
-        return cell == (self.config, self.topology, self.rows_per_chip)
+        return cell == (self.config, self.slices.name, self.rows_per_chip)
 
 
 def fill(
@@ -82,7 +91,8 @@ def write_table(document: Path, text: str) -> None:
 
 
 def _row(result: dict[str, Any]) -> tuple[str, ...]:
-    name = result["config"].split(":")[-1]
+    name = result["config"].split(":", 1)[-1]
+    name = name if result["config"].startswith("configs/bert.py") else result["config"]
     head = (
         f"`{name}`, {result['rows_per_chip']:g} × {result['sequence_length']}",
         result["topology"],

@@ -80,6 +80,8 @@ def test_groups_are_the_sequences_of_a_row():
     np.testing.assert_array_equal(token_groups(attention_mask(real, sequence_ids, False)), real)
 
 
-def test_rows_that_no_block_divides_are_refused():
-    with pytest.raises(ValueError, match="rows of 96 tokens; it takes multiples of 128"):
-        outputs_and_gradients("splash", PACKED[:, :96], True)
+@pytest.mark.slow
+def test_rows_that_no_block_divides_are_filled_up():
+    found = outputs_and_gradients("splash", PACKED[:, 16:-16], True)
+    for fused, plain in zip(found, outputs_and_gradients("xla", PACKED[:, 16:-16], True), strict=True):
+        np.testing.assert_allclose(fused, plain, atol=2e-5)

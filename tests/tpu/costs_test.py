@@ -66,6 +66,18 @@ def test_pallas_kernels_count_what_they_declare_and_touch():
     assert (found.flops, found.kernels, found.hbm_bytes) == (1234, 1, 128)
 
 
+@pytest.mark.parametrize(("kernel", "products"), [("splash_mha_fwd_segmented", 2), ("splash_mha_dkv_segmented", 5)])
+def test_attention_kernels_count_their_products(kernel, products):
+    text = entry(
+        "%next = s8[1,1,1]{2,1,0} parameter(0)",
+        "%q = bf16[3,2,256,64]{3,2,1,0} parameter(1)",
+        "%k = bf16[3,2,512,64]{3,2,1,0} parameter(2)",
+        f"ROOT %{kernel}.1 = bf16[3,2,256,64]{{3,2,1,0}} custom-call(%next, %next, %q, %k, %k), "
+        'custom_call_target="tpu_custom_call"',
+    )
+    assert costs(text).flops == products * 2 * (3 * 2) * 256 * 512 * 64
+
+
 def test_gathers_read_what_they_return():
     text = entry(
         "%table = f32[1000,4]{1,0} parameter(0)",

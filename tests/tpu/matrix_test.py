@@ -1,6 +1,7 @@
 import pytest
 
 from bert_jax.tpu import matrix
+from launch.compile_check import cell_config
 
 RESULT = {
     "config": "configs/bert.py:size=mini",
@@ -39,6 +40,17 @@ def test_a_cell_is_compiled_once_for_each_set_of_versions(tmp_path):
     assert compiled == [CELL, more, CELL]
     assert len(path.read_text().splitlines()) == 1  # results of other versions are not kept
     assert not path.with_suffix(".tmp").exists()
+
+
+def test_slices_and_changes_make_other_cells():
+    two = matrix.Cell(CELL.config, "v5e-8", 64, num_slices=2)
+    assert CELL.holds(RESULT)
+    assert not two.holds(RESULT)
+    assert two.holds({**RESULT, "topology": two.slices.name})
+    changed = matrix.Cell(f"{CELL.config} --config.model.attention=splash", "v5e-8", 64)
+    assert not changed.holds(RESULT)
+    config = cell_config(changed)
+    assert (config.model.attention, config.data.batch_size) == ("splash", 512)
 
 
 def test_the_table_stands_between_its_marks(tmp_path):
