@@ -41,7 +41,7 @@ CELLS = (
     Cell("configs/bert.py:size=base,phase=1", "v5e-8", 64),
     Cell(FAST, "v5e-8", 64),
     Cell(FAST, "v5e-8", 64, num_slices=2),
-    *(Cell(FAST, topology, 64) for topology in ("v3-16", "v4-16", "v5p-16", "v6e-8", "tpu7x-16")),
+    *(Cell(FAST, topology, 64) for topology in ("v3-8", "v4-16", "v5p-16", "v6e-8", "tpu7x-16")),
     Cell(LARGE, "v5e-256", 8),
     Cell(f"{LARGE} --config.model.attention=splash", "v5e-256", 8),
     Cell(LARGE, "v6e-256", 8),

@@ -1,7 +1,8 @@
 import pytest
 
 from bert_jax.tpu import matrix
-from launch.compile_check import cell_config
+from bert_jax.tpu.step_shape import step_shape
+from launch.compile_check import CELLS, cell_config
 
 RESULT = {
     "config": "configs/bert.py:size=mini",
@@ -51,6 +52,12 @@ def test_slices_and_changes_make_other_cells():
     assert not changed.holds(RESULT)
     config = cell_config(changed)
     assert (config.model.attention, config.data.batch_size) == ("splash", 512)
+
+
+def test_the_documented_cells_are_different_steps_of_configs_and_topologies():
+    steps = {(cell.config, cell.slices.name, step_shape(cell_config(cell)).batch_size) for cell in CELLS}
+    assert len(steps) == len(CELLS) > 15
+    assert max(batch_size for *_, batch_size in steps) == 8 * 256
 
 
 def test_the_table_stands_between_its_marks(tmp_path):
