@@ -47,6 +47,7 @@ def check(shape: StepShape, topology: Topology) -> dict[str, Any]:
         "state_bytes": program.memory.state,
         "collectives": costs.by_kind(),
         "sent_bytes": costs.sent_bytes,
+        "between_slices_bytes": costs.between_slices_bytes,
         "pallas_kernels": costs.kernels,
         "formula_flops": formula,
         "program_flops": costs.flops,
@@ -135,7 +136,11 @@ def describe(result: Mapping[str, Any]) -> str:
         if f"{name}_seconds" in bounds
     )
     unknown = "" if "interconnect_seconds" in bounds else "; the links' rate is not published, so they are left out"
-    slices = "; what slices send each other is left out" if result["num_slices"] > 1 else ""
+    slices = ""
+    if result["num_slices"] > 1:
+        slices = (
+            f"; a device sends {result['between_slices_bytes'] / 1e6:.1f} MB to other slices, whose time is left out"
+        )
     return "\n".join(
         [
             head,

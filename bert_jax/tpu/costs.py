@@ -67,6 +67,7 @@ class Costs:
         bytes_accessed: operands and results.
         hbm_bytes: those in the chip's main memory.
         collectives: in the order of the program.
+        between_slices_bytes: that the device sends to other slices, over the data-centre network.
         kernels: calls of Pallas kernels.
     """
 
@@ -74,6 +75,7 @@ class Costs:
     bytes_accessed: int = 0
     hbm_bytes: int = 0
     collectives: tuple[Collective, ...] = ()
+    between_slices_bytes: int = 0
     kernels: int = 0
 
     def __add__(self, other: "Costs") -> "Costs":
@@ -84,7 +86,12 @@ class Costs:
         """Return the costs of so many turns of a loop."""
         again = tuple(dataclasses.replace(one, times=one.times * count) for one in self.collectives)
         return Costs(
-            self.flops * count, self.bytes_accessed * count, self.hbm_bytes * count, again, self.kernels * count
+            self.flops * count,
+            self.bytes_accessed * count,
+            self.hbm_bytes * count,
+            again,
+            self.between_slices_bytes * count,
+            self.kernels * count,
         )
 
     @property
@@ -139,12 +146,14 @@ def _instruction_costs(
     if opcode == "custom-call" and instruction.attribute(r'custom_call_target="(\w+)"') in _FREE_TARGETS:
         return Costs()
     moved = _moved(program, computation, instruction)
+    leaves = opcode == "send" and "megascale" in instruction.attributes  # the runtime that joins slices
     kernel = int('custom_call_target="tpu_custom_call"' in instruction.attributes)
     return Costs(
         flops=inside.flops + _flops(computation, instruction),
         bytes_accessed=sum(size for size, _ in moved),
         hbm_bytes=sum(size for size, in_hbm in moved if in_hbm),
         collectives=collectives,
+        between_slices_bytes=inside.between_slices_bytes + (instruction.arrays[0].num_bytes if leaves else 0),
         kernels=inside.kernels + kernel,
     )
 

@@ -78,6 +78,18 @@ def test_attention_kernels_count_their_products(kernel, products):
     assert costs(text).flops == products * 2 * (3 * 2) * 256 * 512 * 64
 
 
+def test_what_leaves_a_slice_is_counted_apart():
+    text = entry(
+        "%x = f32[16]{0} parameter(0)",
+        "%token = token[] after-all()",
+        "%sent = (f32[16]{0}, u32[], token[]) send(%x, %token), channel_id=1, is_host_transfer=true, "
+        'frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime"}',
+        "ROOT %done = token[] send-done(%sent), channel_id=1",
+    )
+    found = costs(text)
+    assert (found.between_slices_bytes, found.sent_bytes) == (64, 0)
+
+
 def test_gathers_read_what_they_return():
     text = entry(
         "%table = f32[1000,4]{1,0} parameter(0)",
