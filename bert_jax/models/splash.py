@@ -7,10 +7,11 @@ unpacked row see the real tokens; nothing reads either.
 
 import functools
 import math
+import typing
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.spmd import logical_to_mesh_axes
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
@@ -45,8 +46,8 @@ def splash_attention(
 
 def _dividing_axes(name: str, size: int, mesh: jax.sharding.AbstractMesh) -> tuple[str, ...]:
     """Return the mesh axes that split a logical axis of this size; none where they do not divide it."""
-    axes = nn.logical_to_mesh_axes((name,))[0] or ()
-    axes = (axes,) if isinstance(axes, str) else axes
+    (axes,) = logical_to_mesh_axes((name,)) or ((),)
+    axes = (axes,) if isinstance(axes, str) else axes or ()
     return axes if size % math.prod(mesh.shape[axis] for axis in axes) == 0 else ()
 
 
@@ -80,7 +81,8 @@ def _attend(query: Array, key: Array, value: Array, groups: Array) -> Array:
     attend = kernels.make_splash_mha(everything, block_sizes=sizes, head_shards=1, q_seq_shards=1)
 
     def one_row(query: Array, key: Array, value: Array, groups: Array) -> Array:
-        return attend(query, key, value, segment_ids=kernels.SegmentIds(groups, groups))
+        context = attend(query, key, value, segment_ids=kernels.SegmentIds(groups, groups))
+        return typing.cast(Array, context)  # pairs come only where residuals are asked for
 
     by_head = functools.partial(jnp.swapaxes, axis1=1, axis2=2)  # [batch, heads, length, head_dim], and back
     return by_head(jax.vmap(one_row)(by_head(query), by_head(key), by_head(value), groups))[:, :real]

@@ -118,7 +118,7 @@ def test_other_families_compile_and_reduce_gradients_only(config):
 
 def test_slices_send_each_other_a_share_of_the_gradients_from_each_chip():
     topology = parse_topology("v5e-4", num_slices=2)
-    shape = shape_of("size=tiny,recipe=fast", topology, 8, scan_unroll=1)
+    shape: Any = shape_of("size=tiny,recipe=fast", topology, 8, scan_unroll=1)
     program = compile_step(shape, topology)
     costs = program_costs(parse_program(program.text))
     gradients = program.memory.state / 3
