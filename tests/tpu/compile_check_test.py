@@ -92,8 +92,7 @@ def test_attention_by_a_kernel_compiles_for_rows_and_heads_apart():
     assert (expected.kernels, found.kernels) == (0, 4)  # forward and backward; the last layer has few queries
     # Scores are computed again in the backward pass: of two layers, heads and rows apart.
     again = 2 * 2 * (8 * 1) * 512 * 512 * 64
-    assert found.flops == pytest.approx(expected.flops + again, rel=0.02)
-    assert found.bytes_accessed < expected.bytes_accessed
+    assert found.flops == pytest.approx(expected.flops + again, rel=0.001)
     assert set(found.by_kind()) == set(expected.by_kind())
 
 
