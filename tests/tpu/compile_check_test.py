@@ -112,7 +112,7 @@ def test_other_families_compile_and_reduce_gradients_only(config):
     assert result["fits"]
     assert result["donated_bytes"] >= result["state_bytes"]
     assert set(result["collectives"]) == {"all-reduce"}
-    assert result["program_flops"] == pytest.approx(result["formula_flops"], rel=0.5)
+    assert 0 < result["roofline"]["mfu"] <= 1
 
 
 def test_slices_send_each_other_a_share_of_the_gradients_from_each_chip():
