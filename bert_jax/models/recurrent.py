@@ -212,9 +212,11 @@ def _forward(
 def directions_are_apart() -> bool:
     """Return whether each direction has operations of its own: on CPUs; elsewhere directions are a batch axis.
 
-    A CPU runs independent operations at once, but a loop's writes on one core each, a batch's products one by one.
+    A CPU runs independent operations at once, but a loop's writes on one core each, a batch's products one by one. The
+    devices are those of the mesh, which a program may be compiled for on a machine that has none of them.
     """
-    return jax.default_backend() == "cpu"
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return (device.platform if device else jax.default_backend()) == "cpu"
 
 
 def _split(tree: Any) -> list[Any]:

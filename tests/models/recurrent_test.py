@@ -50,6 +50,14 @@ def plain_layer(clips, inputs, mask, weights, cell, hidden):
     return jnp.stack(outputs, axis=1), cell, hidden
 
 
+def test_directions_are_laid_out_for_the_devices_of_the_mesh():
+    for platform, apart in (("tpu", False), ("cpu", True)):
+        device = jax.sharding.AbstractDevice(device_kind=platform, num_cores=1, platform=platform)
+        mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=device)
+        with jax.sharding.use_abstract_mesh(mesh):
+            assert recurrent.directions_are_apart() == apart
+
+
 @pytest.mark.parametrize("apart", [False, True], ids=["directions batched", "apart"])
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
 @pytest.mark.parametrize("clips", [CLIPS, (0.0, 0.0)], ids=["clips", "no clips"])
