@@ -85,6 +85,8 @@ def prepare_with_beam(config: CorpusConfig, corpus: AnyPath, arguments: list[str
     config = claim(config, corpus)
     documents = _prepare_documents(config, corpus, arguments)
     tokenizer = _prepare_tokenizer(config, corpus) if config.instances else {}
+    if (corpus / "sample").is_dir():
+        _remove(corpus / "sample")
     _prepare_instances(config, corpus, arguments)
     for stream in config.streams:
         _prepare_stream(config, stream.name, corpus, arguments)
@@ -157,7 +159,7 @@ def _prepare_documents(config: CorpusConfig, corpus: AnyPath, arguments: list[st
     scatter = corpus / "documents" / "scatter"
     scatter.mkdir(parents=True, exist_ok=True)
     items = [(source, number, *entry) for source, each in enumerate(inputs) for number, entry in enumerate(each)]
-    sample = max(int(config.tokenizer.sample_megabytes * 1e6), STATISTICS_BYTES) / config.num_buckets
+    sample = _sample_characters(config)
     with _pipeline(arguments) as pipeline:
         chunks = (
             pipeline
@@ -227,32 +229,48 @@ def settle_entries(
         raw.parent.mkdir(parents=True)
         raw.write_bytes(b"".join(data for *_, data in sorted(entry for entry in entries if entry is not None)))
         settle_bucket(disk / "documents", config, bucket)
-        sample, size = bucket_file(disk / "sample", "train", bucket, config.num_buckets), 0
-        sample.parent.mkdir()
-        with sample.open("wb") as stream:
-            for document in read_bucket(disk / "documents" / sample.name):
-                stream.write("\n".join(document).encode() + b"\n\n")
-                size += sum(map(len, document))
-                if size >= sample_characters:
-                    break
+        file = bucket_file(disk / "sample", "train", bucket, config.num_buckets)
+        file.parent.mkdir()
+        _put_aside(disk / "documents" / file.name, file, sample_characters)
 
     _on_own_disk(as_path(corpus), [], work)
 
 
+def _put_aside(bucket: AnyPath, sample: Path, characters: float) -> None:
+    """Write a bucket's first documents, of about so many characters."""
+    size = 0
+    with sample.open("wb") as stream:
+        for document in read_bucket(bucket):
+            stream.write("\n".join(document).encode() + b"\n\n")
+            size += sum(map(len, document))
+            if size >= characters:
+                break
+
+
+def _sample_characters(config: CorpusConfig) -> float:
+    """Return about how many characters of each bucket the tokenizer is made of."""
+    return max(int(config.tokenizer.sample_megabytes * 1e6), STATISTICS_BYTES) / config.num_buckets
+
+
 def _prepare_tokenizer(config: CorpusConfig, corpus: AnyPath) -> dict[str, Any]:
-    """Make tokenizer/ of what was put aside, if it is not there; return what the manifest says of it."""
+    """Make tokenizer/ of each bucket's first documents, if it is not there; return what the manifest says of it."""
     if has_tokenizer(corpus):
         return json.loads((corpus / "tokenizer" / "statistics.json").read_text())
 
+    there = (corpus / "sample").is_dir()  # else `launch.prepare` made the documents, or the sets then were streams
+
     def work(disk: Path) -> dict[str, Any]:
+        (disk / "sample").mkdir(exist_ok=True)
+        for bucket in range(0 if there else config.num_buckets):
+            file = bucket_file(disk / "sample", "train", bucket, config.num_buckets)
+            _put_aside(corpus / "documents" / file.name, file, _sample_characters(config))
         (disk / "sample").rename(disk / "documents")
         values = prepare_tokenizer(config, disk, Progress(False))
         shutil.rmtree(disk / "documents")  # which are not the corpus'
         return values
 
-    values = _on_own_disk(corpus, [f"sample/{name}" for name in list_files(corpus / "sample")], work)
-    _remove(corpus / "sample")
-    return values
+    names = [f"sample/{name}" for name in list_files(corpus / "sample")] if there else []
+    return _on_own_disk(corpus, names, work)
 
 
 def _prepare_instances(config: CorpusConfig, corpus: AnyPath, arguments: list[str]) -> None:

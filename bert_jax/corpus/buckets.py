@@ -66,7 +66,7 @@ def bucket_file(directory: Path, split: str, bucket: int, num_buckets: int) -> P
     return directory / f"{split}-{bucket:05d}-of-{num_buckets:05d}.txt"
 
 
-def read_bucket(path: Path) -> list[list[str]]:
+def read_bucket(path: AnyPath) -> list[list[str]]:
     """Return the documents of a bucket file, each a list of sentences."""
     text = path.read_bytes().decode("utf-8")  # read_text would look for other line ends, at a tenth of the speed
     return [document.split("\n") for document in text.split("\n\n") if document]

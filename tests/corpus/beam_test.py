@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 from etils import epath
 
+from bert_jax.config import build
 from bert_jax.corpus import beam
 from bert_jax.corpus.buckets import DocumentsConfig, prepare_documents
 from bert_jax.corpus.documents import SourceConfig
+from bert_jax.corpus.pipeline import CorpusConfig, prepare_tokenizer
 from bert_jax.corpus.progress import Progress
 from bert_jax.corpus.records import read_manifest
 from bert_jax.corpus.sources import sized_inputs
@@ -83,6 +86,19 @@ def test_a_sample_is_the_first_documents_of_a_bucket(inputs, bucket):
     )
     text = bucket["b/c/documents/train-00000-of-00001.txt"]
     assert bucket["b/c/sample/train-00000-of-00001.txt"] == text[: text.index(b"\n\n") + 2]
+
+
+def test_a_tokenizer_of_documents_that_others_made_is_that_of_prepare(inputs, tmp_path):
+    settings = {"sources": ({"kind": "sentences", "path": str(inputs)},), "num_buckets": 3, "validation_fraction": 0.25}
+    config = build(CorpusConfig, settings | {"tokenizer": {"vocab_size": 120}, "instances": ({"name": "nsp-128"},)})
+    with Workers(1) as workers:
+        prepare_documents(config.documents, tmp_path / "documents", workers, Progress(False))
+    found = beam._prepare_tokenizer(config, tmp_path)
+    made = {path.name: path.read_bytes() for path in (tmp_path / "tokenizer").iterdir()}
+    shutil.rmtree(tmp_path / "tokenizer")
+    assert found == prepare_tokenizer(config, tmp_path, Progress(False))
+    assert made == {path.name: path.read_bytes() for path in (tmp_path / "tokenizer").iterdir()}
+    assert not (tmp_path / "sample").exists()
 
 
 @pytest.mark.entry
