@@ -11,7 +11,6 @@ goes on where an interrupted one was; a unit that is done is never run again, on
 Exit codes: 0 done, 75 asked to stop (the unit that ran has saved), 1 an error or a unit that failed.
 """
 
-import contextlib
 import shlex
 import sys
 import time
@@ -63,7 +62,7 @@ def run_plan(table: Table, plan: Plan) -> int:
     if any(plan.status(unit).state != "done" for unit in plan.units):
         table.check()
     plan.table.mkdir(parents=True, exist_ok=True)
-    with take_lock(plan.table) or contextlib.nullcontext(), Runner(plan, say) as runner:
+    with take_lock(plan.table), Runner(plan, say) as runner:
         runner.run_all()
     collect(table, plan)
     if runner.stopped:

@@ -3,9 +3,9 @@
 import dataclasses
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from bert_jax.corpus.remote import as_path
 from bert_jax.input.masking import MaskingConfig, predictions_wanted
 from bert_jax.models.bert import VOCAB_SIZES, BertConfig, named_size
 from bert_jax.tables.cost import pretraining_flops
@@ -58,7 +58,7 @@ class Pretraining:
 
     def model(self, size: str) -> BertConfig:
         """Return a size's model with the corpus' vocabulary."""
-        vocab = Path(self.corpus) / "tokenizer" / "vocab.txt"
+        vocab = as_path(self.corpus) / "tokenizer" / "vocab.txt"
         lines = len(vocab.read_text(encoding="utf-8").split()) if vocab.exists() else self.vocab_size
         return BertConfig(**named_size(size), vocab_size=lines)
 

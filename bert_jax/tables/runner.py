@@ -98,8 +98,7 @@ class Runner:
             code = self._wait(unit, directory, prefix)
             seconds = time.monotonic() - started
         finally:
-            if lock is not None:
-                lock.close()
+            lock.close()
         # Whoever ended a unit that was asked to stop, it is no failure.
         stopped = code == EXIT_CODE or (self.stopped and code != 0)
         state = "done" if code == 0 else "stopped" if stopped else "failed"
