@@ -12,7 +12,6 @@ memory bandwidth limits it on every kind of device.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -220,7 +219,7 @@ def directions_are_apart() -> bool:
 
 
 def _split(tree: Any) -> list[Any]:
-    """Return what is computed by operations of its own: each direction, or both as one."""
+    """Return what is computed by operations of its own: each direction, or both as one, with an axis in front."""
     if not directions_are_apart():
         return [tree]
     return [jax.tree.map(lambda leaf: leaf[direction], tree) for direction in range(DIRECTIONS)]  # noqa: B023
@@ -230,23 +229,20 @@ def _join(parts: list[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts) if directions_are_apart() else parts[0]
 
 
-def _each(function: Callable[..., Any], *parts: list[Any]) -> list[Any]:
-    """Return a function of one direction's arrays at each of what `_split` returned."""
-    function = function if directions_are_apart() else jax.vmap(function)
-    return [function(*part) for part in zip(*parts, strict=True)]
-
-
 def _product(left: Array, right: Array) -> Array:
     """Return left · right, at least in float32."""
     return jnp.matmul(left, right, preferred_element_type=jnp.promote_types(left.dtype, jnp.float32))
 
 
+# Not `vmap`, which would make these slices gathers and scatters: arrays are [words, batch, …], or both directions' with
+# an axis in front.
 def _at(array: Array, time: Any) -> Array:
-    return jax.lax.dynamic_index_in_dim(array, time, axis=0, keepdims=False)
+    return jax.lax.dynamic_index_in_dim(array, time, axis=array.ndim - 3, keepdims=False)
 
 
 def _put(array: Array, values: Array, time: Any, first_column: int = 0) -> Array:
-    return jax.lax.dynamic_update_slice(array, values.astype(array.dtype)[None], (time, 0, first_column))
+    values = jnp.expand_dims(values.astype(array.dtype), -3)
+    return jax.lax.dynamic_update_slice(array, values, (*[0] * (array.ndim - 3), time, 0, first_column))
 
 
 def _halved(weights: _Weights, dtype: Any) -> _Weights:
@@ -272,33 +268,32 @@ def _read(keep: bool, clips: tuple[float, float], inputs: Array, mask: Array | N
     # The barrier, here and below: or loops would cut the parts out of the whole anew at every turn.
     parts = jax.lax.optimization_barrier(_split((inputs, _halved(weights, dtype), cell, hidden.astype(dtype))))
     halved = [part[1] for part in parts]
-    carries = _each(functools.partial(_begin, keep), parts)
+    carries = [_begin(keep, *part) for part in parts]
 
     def turn(time: Any, carries: list[Any]) -> list[Any]:
-        return _each(functools.partial(_step, clips, mask, time), halved, carries)
+        return [_step(clips, mask, time, *pair) for pair in zip(halved, carries, strict=True)]
 
     carries = jax.lax.fori_loop(0, inputs.shape[1], turn, carries)
     outputs, after, last = _join([(carry[2], carry[0], carry[1]) for carry in carries])
     return (outputs, after, last.astype(cell.dtype)), [carry[3] for carry in carries]
 
 
-def _begin(keep: bool, part: Any) -> Any:
-    """Return one direction's carry before the first word; arrays lead with the words."""
-    rows, halved, cell, hidden = part
-    words, batch, size = rows.shape
-    gates = _product(rows.reshape(words * batch, size), halved.input_kernel).astype(rows.dtype)
-    kept = gates.reshape(words, batch, -1), None, None
+def _begin(keep: bool, rows: Array, halved: _Weights, cell: Array, hidden: Array) -> Any:
+    """Return the carry before the first word."""
+    *both, words, batch, _ = rows.shape
+    gates = _product(_flat(rows), halved.input_kernel).astype(rows.dtype)
+    kept = gates.reshape(*both, words, batch, -1), None, None
     if keep:
-        cells = _put(jax.lax.empty((words + 1, *cell.shape), cell.dtype), cell, 0)
-        kept = kept[0], cells, jax.lax.empty((words, *cell.shape), rows.dtype)
+        cells = _put(jax.lax.empty((*both, words + 1, batch, cell.shape[-1]), cell.dtype), cell, 0)
+        kept = kept[0], cells, jax.lax.empty((*both, words, batch, cell.shape[-1]), rows.dtype)
     return cell, hidden, jax.lax.empty(rows.shape, rows.dtype), kept
 
 
 def _step(clips: tuple[float, float], mask: Array | None, time: Any, weights: _Weights, carry: Any) -> Any:
-    """Return one direction's carry behind a word from that before it."""
+    """Return the carry behind a word from that before it."""
     before, hidden, outputs, (gates, cells, exposed) = carry
     # A word's gates replace what was read for them: that halves the memory, and no other memory is cleared.
-    squashed = jnp.tanh(_at(gates, time) + _product(hidden, weights.hidden_kernel) + weights.bias)
+    squashed = jnp.tanh(_at(gates, time) + _product(hidden, weights.hidden_kernel) + weights.bias[..., None, :])
     in_gate, candidate, forget, out = jnp.split(squashed, GATES, axis=-1)
     cell = _clip(_sigmoid(forget) * before + _sigmoid(in_gate) * candidate, clips[0])
     shown = (_sigmoid(out) * jnp.tanh(cell)).astype(hidden.dtype)
@@ -325,24 +320,25 @@ def _backward(clips: tuple[float, float], residuals: Any, gradients: tuple[Array
     turned = jax.tree.map(lambda kernel: jnp.swapaxes(kernel.astype(inputs.dtype), 1, 2), weights._replace(bias=None))
     whole = (inputs, hidden.astype(inputs.dtype), outputs, turned, gradients)
     parts = jax.lax.optimization_barrier(_split(whole))
-    carries = _each(_begin_back, parts, kept)
+    carries = [_begin_back(*pair) for pair in zip(parts, kept, strict=True)]
 
     def turn(count: Any, carries: list[Any]) -> list[Any]:
-        return _each(functools.partial(_step_back, clips, mask, words - 1 - count), parts, kept, carries)
+        time = words - 1 - count
+        return [_step_back(clips, mask, time, *each) for each in zip(parts, kept, carries, strict=True)]
 
     carries = jax.lax.fori_loop(0, words, turn, carries)
-    d_inputs, d_weights, d_cell, d_hidden = _join(_each(_end_back, parts, kept, carries))
+    d_inputs, d_weights, d_cell, d_hidden = _join([_end_back(*each) for each in zip(parts, kept, carries, strict=True)])
     return d_inputs, None, d_weights, d_cell, d_hidden
 
 
 def _begin_back(part: Any, kept: Any) -> Any:
-    """Return one direction's carry behind the last word; the gates' array turns into that of their gradients."""
+    """Return the carry behind the last word; the gates' array turns into that of their gradients."""
     d_outputs, d_cell, d_hidden = part[-1]
-    return d_cell, d_hidden, kept[0][-1], kept[0], jax.lax.empty(d_outputs.shape, d_outputs.dtype)
+    return d_cell, d_hidden, kept[0][..., -1, :, :], kept[0], jax.lax.empty(d_outputs.shape, d_outputs.dtype)
 
 
 def _step_back(clips: tuple[float, float], mask: Array | None, time: Any, part: Any, kept: Any, carry: Any) -> Any:
-    """Return one direction's carry before a word from that behind it.
+    """Return the carry before a word from that behind it.
 
     The carry's gates are those of the word at hand. They are taken from the array ahead of it, whose place then gets
     the gradients: what a loop reads and writes, XLA copies whole at every turn unless all reads come first.
@@ -378,20 +374,26 @@ def _sigmoid_slope(squashed: Array) -> Array:
 
 
 def _end_back(part: Any, kept: Any, carry: Any) -> tuple[Array, _Weights, Array, Array]:
-    """Return one direction's gradients: of inputs and weights from all words at once, and of the state."""
+    """Return the gradients: of inputs and weights from all words at once, and of the state."""
     rows, hidden, outputs, turned, _ = part
     d_cell, d_hidden, _, d_gates, d_projected = carry
-    words, batch, size = rows.shape
-    flat = lambda array: array.reshape(words * batch, -1)  # noqa: E731
-    before = jnp.concatenate([hidden[None], outputs[:-1]])
+    size = rows.shape[-1]
+    before = jnp.concatenate([jnp.expand_dims(hidden, -3), outputs[..., :-1, :, :]], axis=-3)
     # The narrow factors are transposed, and before the products: these are slower with the transposition inside.
-    both = jnp.swapaxes(flat(jnp.concatenate([rows, before], axis=-1)), 0, 1)
-    both, projected = jax.lax.optimization_barrier((both, jnp.swapaxes(flat(d_projected), 0, 1)))
-    kernels = _product(both, flat(d_gates))
-    bias = _product(jnp.ones((1, words * batch), rows.dtype), flat(d_gates))[0]
-    projection = jnp.swapaxes(_product(projected, flat(kept[2])), 0, 1)
-    d_rows = _product(flat(d_gates), turned.input_kernel).astype(rows.dtype).reshape(rows.shape)
-    return d_rows, _Weights(kernels[:size], kernels[size:], bias, projection), d_cell, d_hidden
+    inputs = jnp.swapaxes(_flat(jnp.concatenate([rows, before], axis=-1)), -1, -2)
+    inputs, projected = jax.lax.optimization_barrier((inputs, jnp.swapaxes(_flat(d_projected), -1, -2)))
+    d_gates = _flat(d_gates)
+    kernels = _product(inputs, d_gates)
+    bias = _product(jnp.ones((*d_gates.shape[:-2], 1, d_gates.shape[-2]), rows.dtype), d_gates)[..., 0, :]
+    projection = jnp.swapaxes(_product(projected, _flat(kept[2])), -1, -2)
+    d_rows = _product(d_gates, turned.input_kernel).astype(rows.dtype).reshape(rows.shape)
+    return d_rows, _Weights(kernels[..., :size, :], kernels[..., size:, :], bias, projection), d_cell, d_hidden
+
+
+def _flat(array: Array) -> Array:
+    """Return [words, batch, …] as [words · batch, …]."""
+    *both, words, batch, size = array.shape
+    return array.reshape(*both, words * batch, size)
 
 
 lstm_layer.defvjp(_forward, _backward)
