@@ -119,13 +119,13 @@ def test_the_demo_has_a_reference_curve_of_its_length():
 
 
 def test_narrow_models_begin_with_the_spread_of_base_and_a_rate_by_their_width():
-    sizes = ("demo", "4-768-12", "8-128-4", "base")
+    sizes = ("demo", "2-768-12", "4-128-4", "base")
     configs: Any = [bert.get_config(f"size={size},recipe=small,preset=laptop") for size in sizes]
     demo, wide, deep, base = configs
     assert demo.model.hidden_size == deep.model.hidden_size == 128
     assert wide.model.initializer_range == pytest.approx(0.02)
     assert demo.optim.peak_learning_rate == pytest.approx(6 * wide.optim.peak_learning_rate)
-    # Deeper than four layers.
+    # Deeper than two layers.
     assert deep.model.initializer_range == base.model.initializer_range == 0.02
     assert deep.optim.peak_learning_rate == pytest.approx(0.4 * demo.optim.peak_learning_rate)
     assert deep.optim.peak_learning_rate == pytest.approx(6 * base.optim.peak_learning_rate)
