@@ -7,7 +7,6 @@ import signal
 import time
 from typing import Any
 
-import numpy as np
 import pytest
 
 from bert_jax.training.checkpoint import committed_steps
@@ -15,6 +14,7 @@ from bert_jax.training.preemption import EXIT_CODE
 from tests.faults.runs import (
     INTERVALS,
     NUM_STEPS,
+    assert_close_run,
     finish,
     finish_as_two_processes,
     free_address,
@@ -24,7 +24,7 @@ from tests.faults.runs import (
     wait_for_checkpoint,
 )
 from tests.training.runs import FLAGS, make_corpus, rows
-from tests.training.tiny import assert_trees_equal, largest_difference
+from tests.training.tiny import assert_trees_equal
 
 pytestmark = pytest.mark.entry
 
@@ -114,15 +114,6 @@ def test_two_processes_have_the_losses_of_one(start, uninterrupted, tmp_path):
     assert "step 60/60" in first
     assert "step 60/60" not in second  # process 0 speaks for all
     assert_close_run(tmp_path, uninterrupted)
-
-
-def assert_close_run(workdir, expected):
-    """The same batches give the same numbers, up to the order of sums over devices."""
-    for found, wanted in zip(rows(workdir), rows(expected), strict=True):
-        assert found.keys() == wanted.keys()
-        np.testing.assert_allclose(list(found.values()), list(wanted.values()), rtol=1e-4, atol=1e-6)
-        assert found.get("train/tokens") == wanted.get("train/tokens")
-    assert largest_difference(saved(workdir)["params"], saved(expected)["params"]) <= 1e-5
 
 
 @pytest.mark.slow
