@@ -6,6 +6,7 @@ the same command resumes it from its last checkpoint, on as many processes as th
 
 import contextlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import jax
 
 HEARTBEAT_TIMEOUT_SECONDS = 100  # jax.distributed's own
 _SPOKEN_FOR = (OSError, ValueError, RuntimeError, FloatingPointError)  # errors that say what to do
+# Those of XLA begin with a status, as in "UNKNOWN: Gloo AllGather failed: … Connection reset by peer"; their types differ.
+_STATUS = re.compile(r"[A-Z_]+: ")
 
 
 def join(
@@ -59,7 +62,7 @@ def end(code: int) -> int:
 
 def _explain(error: Exception) -> str:
     who = f"process {jax.process_index()} of {jax.process_count()}"
-    if isinstance(error, jax.errors.JaxRuntimeError):
+    if _STATUS.match(str(error)):
         return (
             f"{who} cannot go on: {error}\nIf another process has ended, its own last lines say why. What was saved is "
             "kept: start the command again on all processes, of which there may be another number"

@@ -52,13 +52,24 @@ def read_batches(path):
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
 
 
-def start_all(start, workdir, count, cache):
-    flags = [f"--coordinator_address={free_address()}", f"--num_processes={count}"]
-    flags += [f"--heartbeat_timeout_seconds={HEARTBEAT_SECONDS}"]
-    return [
-        start(workdir / "run", *flags, f"--process_id={number}", cache=cache, records=workdir / f"records-{number}")
-        for number in range(count)
-    ]
+@pytest.fixture
+def start_all(start, cache, tmp_path):
+    """`start_all(count)` starts so many processes of one run; none of them outlives the test."""
+    started = []
+
+    def start_all(count):
+        flags = [f"--coordinator_address={free_address()}", f"--num_processes={count}"]
+        flags += [f"--heartbeat_timeout_seconds={HEARTBEAT_SECONDS}"]
+        for number in range(count):
+            records = tmp_path / f"records-{number}"
+            started.append(start(tmp_path / "run", *flags, f"--process_id={number}", cache=cache, records=records))
+        return started[-count:]
+
+    yield start_all
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stderr.close()
 
 
 def assert_all_end(processes, killed):
@@ -82,11 +93,13 @@ def assert_each_read_its_part(workdir, count, first, batches):
         assert list(itertools.chain(*together)) == batches[step]
 
 
-def test_four_processes_lose_one_and_go_on_as_two_lose_the_first_and_go_on_as_four(start, cache, whole, tmp_path):
+def test_four_processes_lose_one_and_go_on_as_two_lose_the_first_and_go_on_as_four(
+    start, start_all, cache, whole, tmp_path
+):
     expected, batches = whole
     workdir, restored = tmp_path / "run", 0
     for count, killed in ((4, 3), (2, 0)):
-        processes = start_all(start, tmp_path, count, cache)
+        processes = start_all(count)
         wait_for_checkpoint(processes[0], workdir, after=restored)
         assert_all_end(processes, killed)
         assert_each_read_its_part(tmp_path, count, restored, batches)
@@ -95,7 +108,7 @@ def test_four_processes_lose_one_and_go_on_as_two_lose_the_first_and_go_on_as_fo
         assert logged - restored < 2 * INTERVALS["train.save_every_steps"]  # the newest save may have been under way
         assert not list((workdir / "checkpoints").glob(f"{restored}.*"))
 
-    processes = start_all(start, tmp_path, 4, cache)
+    processes = start_all(4)
     wait_for_checkpoint(processes[0], workdir, after=restored)
     processes[2].send_signal(signal.SIGTERM)
     ends = [finish(process, timeout=120) for process in processes]
@@ -109,9 +122,9 @@ def test_four_processes_lose_one_and_go_on_as_two_lose_the_first_and_go_on_as_fo
     assert_close_run(workdir, expected, NUM_STEPS)
 
 
-def test_four_processes_have_the_losses_of_one_and_the_first_speaks_for_all(start, cache, whole, tmp_path):
+def test_four_processes_have_the_losses_of_one_and_the_first_speaks_for_all(start_all, whole, tmp_path):
     expected, batches = whole
-    ends = [finish(process, timeout=600) for process in start_all(start, tmp_path, 4, cache)]
+    ends = [finish(process, timeout=600) for process in start_all(4)]
     assert [code for code, _ in ends] == [0] * 4, ends
     assert [f"step {NUM_STEPS}/{NUM_STEPS}" in errors for _, errors in ends] == [True, False, False, False]
     assert_each_read_its_part(tmp_path, 4, 0, batches)
