@@ -15,7 +15,7 @@ import jax
 
 HEARTBEAT_TIMEOUT_SECONDS = 100  # jax.distributed's own
 _SPOKEN_FOR = (OSError, ValueError, RuntimeError, FloatingPointError)  # errors that say what to do
-# Those of XLA begin with a status, as in "UNKNOWN: Gloo AllGather failed: … Connection reset by peer"; their types differ.
+# XLA's have any type, and begin with a status: "UNKNOWN: Gloo AllGather failed: … Connection reset by peer".
 _STATUS = re.compile(r"[A-Z_]+: ")
 
 

@@ -82,7 +82,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_resumed_when_told_to(
     shutil.rmtree(workdir / "checkpoints" / "12")  # as of a run that was killed before its last save
     largest = max((workdir / "checkpoints" / "8" / "params").rglob("*"), key=lambda path: path.stat().st_size)
     damage(largest)
-    with pytest.raises(DamagedCheckpointError, match=r"checkpoints/8 .*resume from step 4 with --fall_back"):
+    with pytest.raises(DamagedCheckpointError, match=r"(?s)checkpoints/8 .*resume from step 4 with --fall_back"):
         pretrain(corpus, workdir, **RUN)
     assert committed_steps(workdir) == [4, 8]  # untouched unless told to
     job = make_job(build_config(tiny_config(corpus, **RUN)))
