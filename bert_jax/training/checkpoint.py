@@ -13,6 +13,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 from typing import Any
 
 import jax
@@ -103,11 +104,14 @@ class Checkpoints:
         args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         args |= {"meta": ocp.args.JsonSave(_sealed(meta))}
         self._ranks[step] = rank(meta)
-        try:
-            self._manager.save(step, args=ocp.args.Composite(**args), force=True)
-            self._saving = step
-        except Exception as error:
-            self._note_failure(error)
+        for attempt in range(1 + bool(self._failures)):  # of a failure orbax may tell again, at the next save
+            try:
+                self._manager.save(step, args=ocp.args.Composite(**args), force=True)
+                self._saving = step
+                return
+            except Exception as error:
+                if attempt == bool(self._failures):
+                    self._note_failure(error)
 
     def amend(self, step: int, changes: dict[str, Any]) -> None:
         """Change the meta of a committed step, as when its evaluation was made up for."""
@@ -130,8 +134,7 @@ class Checkpoints:
         """Return the state and the meta of a step, placed as `abstract` says.
 
         Raises:
-            DamagedCheckpointError: unreadable, or not what was saved; with what to do.
-            CheckpointError: of another format, or too large for the devices.
+            CheckpointError: damaged (`DamagedCheckpointError`), of another format, or too large for the devices.
         """
         directory = self._directory / str(step)
         meta, items = read_meta(self._directory.parent, step), _items(abstract)
@@ -139,7 +142,7 @@ class Checkpoints:
         try:
             found = self._manager.restore(step, args=args)
         except Exception as error:
-            short = str(error).split(" [tensorstore_spec")[0]
+            short = re.split(r" \[tensorstore_spec| See full TensorStore", str(error))[0]
             message = f"{directory} cannot be restored ({type(error).__name__}: {short}); "
             if "RESOURCE_EXHAUSTED" in message:
                 advice = "the devices have too little memory; free it, or use more of them (config.mesh.fsdp)"
@@ -329,9 +332,6 @@ def load_params(address: str | Address, shardings: Any = None, item: str = "para
         address: `run:DIR[@step|@best]`, or what `resolve` made of it.
         shardings: one for all parameters or a tree of them; default: whole on the first local device.
         item: "params", or "train_state" for what else was saved.
-
-    Raises:
-        DamagedCheckpointError: they are not what was saved.
     """
     found = resolve(address)
     path = found.workdir / DIRECTORY / str(found.step) / item

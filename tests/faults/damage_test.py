@@ -120,7 +120,7 @@ def test_a_save_that_fails_is_told_within_an_interval_and_not_resumed_from(
         self._manager.wait_until_finished()
         with DISKS[disk](tmp_path / "checkpoints"):
             save(self, step, state, meta)
-            while self._manager.is_saving_in_progress():
+            while self._saving is not None and self._manager.is_saving_in_progress():
                 time.sleep(0.01)
         after[step] = committed_steps(tmp_path)
 
