@@ -40,8 +40,8 @@ def changed(tree: Any, saved: dict[str, int] | None) -> list[str]:
 
 
 @jax.jit
-def _sums(arrays: list[jax.Array]) -> jax.Array:
-    return jnp.stack([_sum(array) for array in arrays])
+def _sums(arrays: list[jax.Array]) -> list[jax.Array]:  # scalars, which are whole on every device
+    return [_sum(array) for array in arrays]
 
 
 def _sum(array: jax.Array) -> jax.Array:

@@ -289,8 +289,11 @@ def test_a_disk_that_takes_nothing_is_told_and_what_it_began_never_counts(checkp
     checkpoints.wait()
     assert committed_steps(tmp_path) == [1, 3]
     checkpoints.close()
-    Checkpoints(tmp_path, max_to_keep=2).close()
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["1", "3"]
+    checkpoints = Checkpoints(tmp_path, max_to_keep=2)
+    checkpoints.save(4, make_state(4), meta())  # waits for the cleaning
+    checkpoints.wait()
+    checkpoints.close()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["3", "4"]
 
 
 def test_too_little_memory_is_not_taken_for_damage(checkpoints, monkeypatch):
