@@ -6,6 +6,7 @@ of its data.
 
 import shutil
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,7 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # orbax, of what it gave up
 ]
 NUM_STEPS, SAVE_EVERY = 12, 4
-RUN = {
+RUN: Any = {
     "train.num_steps": NUM_STEPS,
     "train.save_every_steps": SAVE_EVERY,
     "train.log_every_steps": 2,

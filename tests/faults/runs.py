@@ -59,7 +59,7 @@ def start_run(launcher, config_flags, workdir, *flags, devices=1, cache=None, re
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def finish(process, timeout=200):
+def finish(process, timeout: float = 200):
     """Wait for the end; return the exit code and what was written to stderr."""
     _, errors = process.communicate(timeout=timeout)
     return process.returncode, errors

@@ -39,8 +39,8 @@ def start_two():
         address = free_address()
         for number in range(2):
             command = [sys.executable, "-c", WORKER, address, str(number), fault]
-            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-            started.append(subprocess.Popen(command, cwd=ROOT, text=True, **pipes))
+            pipe = subprocess.PIPE
+            started.append(subprocess.Popen(command, cwd=ROOT, text=True, stdout=pipe, stderr=pipe))
         return started
 
     yield start
