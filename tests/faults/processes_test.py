@@ -42,7 +42,7 @@ def start(tmp_path_factory):
 def whole(start, cache, tmp_path_factory):
     """The directory of a run of one process, and which records it read for each batch."""
     directory = tmp_path_factory.mktemp("whole")
-    code, errors = finish(start(directory / "run", cache=cache, records=directory / "records"))
+    code, errors = finish(start(directory / "run", cache=cache, records=directory / "records"), timeout=1200)
     assert code == 0, errors
     return directory / "run", read_batches(directory / "records")
 
@@ -111,20 +111,20 @@ def test_four_processes_lose_one_and_go_on_as_two_lose_the_first_and_go_on_as_fo
     processes = start_all(4)
     wait_for_checkpoint(processes[0], workdir, after=restored)
     processes[2].send_signal(signal.SIGTERM)
-    ends = [finish(process, timeout=120) for process in processes]
+    ends = [finish(process, timeout=600) for process in processes]
     assert [code for code, _ in ends] == [EXIT_CODE] * 4, ends
     assert "stopped and saved" in ends[0][1]
     assert_each_read_its_part(tmp_path, 4, restored, batches)
     assert restored < max(committed_steps(workdir)) < NUM_STEPS
 
-    code, errors = finish(start(workdir, cache=cache))
+    code, errors = finish(start(workdir, cache=cache), timeout=1200)
     assert code == 0, errors
     assert_close_run(workdir, expected, NUM_STEPS)
 
 
 def test_four_processes_have_the_losses_of_one_and_the_first_speaks_for_all(start_all, whole, tmp_path):
     expected, batches = whole
-    ends = [finish(process, timeout=600) for process in start_all(4)]
+    ends = [finish(process, timeout=1200) for process in start_all(4)]
     assert [code for code, _ in ends] == [0] * 4, ends
     assert [f"step {NUM_STEPS}/{NUM_STEPS}" in errors for _, errors in ends] == [True, False, False, False]
     assert_each_read_its_part(tmp_path, 4, 0, batches)

@@ -57,7 +57,7 @@ def test_twenty_kills_at_random_moments_lose_little_and_do_not_change_the_run(st
     num_steps, save_every, kills = 900, 5, 20
     config: Any = {"train.num_steps": num_steps, "train.save_every_steps": save_every, "train.log_every_steps": 1}
     begin = functools.partial(start, cache=cache, **config, **{"eval.every_steps": 100})
-    code, errors = finish(begin(tmp_path / "whole"))
+    code, errors = finish(begin(tmp_path / "whole"), timeout=1200)
     assert code == 0, errors
     workdir, random_moments = tmp_path / "killed", random.Random(0)
     for _ in range(kills):
@@ -72,7 +72,7 @@ def test_twenty_kills_at_random_moments_lose_little_and_do_not_change_the_run(st
         assert kept > before
         # The newest save may be under way; the one before it is waited for first.
         assert max(row["step"] for row in rows(workdir)) - kept < 2 * save_every
-    code, errors = finish(begin(workdir))
+    code, errors = finish(begin(workdir), timeout=1200)
     assert code == 0, errors
     assert rows(workdir) == rows(tmp_path / "whole")
     assert_trees_equal(saved(workdir, num_steps), saved(tmp_path / "whole", num_steps))
