@@ -12,12 +12,11 @@ from bert_jax.training.host_memory import keep_freed_memory
 
 keep_freed_memory()  # before jax is imported
 
-import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from bert_jax.config import choose, parse_flags
-from bert_jax.training import elmo_pretraining, pretraining, workdir
+from bert_jax.training import elmo_pretraining, pretraining, processes, workdir
 from bert_jax.training.checkpoint import CheckpointError
 from bert_jax.training.metrics import NonFiniteError
 from bert_jax.training.run import Job, RunOptions, run
@@ -31,6 +30,14 @@ PEAK_FLOPS = flags.DEFINE_float("peak_flops_per_device", 0.0, "FLOP/s to take MF
 COORDINATOR = flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0, for several processes.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes in all, with --coordinator_address.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process' number from 0, with --coordinator_address.")
+HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
+    "heartbeat_timeout_seconds",
+    processes.HEARTBEAT_TIMEOUT_SECONDS,
+    "Without a sign of life, after which one of several processes counts as lost and the others end.",
+)
+FALL_BACK = flags.DEFINE_bool(
+    "fall_back", False, "If the newest checkpoint is damaged, set it aside and resume from the newest that is not."
+)
 MULTIHOST = flags.DEFINE_bool("multihost", False, "Several hosts that JAX finds by itself: TPU pod slices, SLURM.")
 
 # By config.family: config → job.
@@ -62,7 +69,7 @@ def train(argv: list[str], jobs: Mapping[str, Callable[[Any], Job]], example: st
         logging.set_verbosity(logging.ERROR)  # orbax tells each of its steps
     try:
         if COORDINATOR.value or MULTIHOST.value:
-            jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+            processes.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, HEARTBEAT_TIMEOUT.value)
         holder = flags.FLAGS["config"]
         path = WORKDIR.value or workdir.default_path(
             config_flags.get_config_filename(holder).partition(":")[0],
@@ -70,10 +77,11 @@ def train(argv: list[str], jobs: Mapping[str, Callable[[Any], Job]], example: st
             config_flags.get_override_values(holder),
         )
         family = choose("config.family", CONFIG.value.get("family", "bert"), jobs)
-        return run(jobs[family](CONFIG.value), path, RunOptions(PROFILE_STEPS.value, PEAK_FLOPS.value))
+        options = RunOptions(PROFILE_STEPS.value, PEAK_FLOPS.value, FALL_BACK.value)
+        return run(jobs[family](CONFIG.value), path, options)
     except (ValueError, FileNotFoundError, WorkdirInUseError, NonFiniteError, CheckpointError) as error:
         print(f"{launcher}: {error}", file=sys.stderr)
-        return 1
+        return processes.end(1)
     except KeyboardInterrupt:  # before the first step, or the second one: the first is heeded between two steps
         print(f"{launcher}: interrupted; the same command goes on from what was saved last", file=sys.stderr)
         return 130

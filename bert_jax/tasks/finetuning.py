@@ -19,7 +19,7 @@ from bert_jax.tasks.held_out import HeldOutRunner, make_evaluate
 from bert_jax.tasks.results import write_result
 from bert_jax.tasks.task import EncodedRows, Task
 from bert_jax.training import addresses, throughput
-from bert_jax.training.checkpoint import BestBy
+from bert_jax.training.best import BestBy
 from bert_jax.training.loop import TrainConfig
 from bert_jax.training.mesh import MeshConfig, check_batch_size, make_mesh
 from bert_jax.training.optimizers import OptimizerConfig

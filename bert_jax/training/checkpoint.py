@@ -2,7 +2,7 @@
 
     checkpoints/<step>/params        the model's parameters alone, so that tools load nothing else
     checkpoints/<step>/train_state   step, optimizer, carry, skipped steps
-    checkpoints/<step>/meta          JSON: format version, step, open metric window, data fingerprint, evaluation
+    checkpoints/<step>/meta          JSON: format version, step, checksums, open metric window, data fingerprint, …
 
 A step counts when its directory was committed on disk (renamed into place), never because a save was started. Arrays
 are stored with their global shapes, so a checkpoint comes back on another mesh and another number of processes.
@@ -13,13 +13,16 @@ import dataclasses
 import json
 import math
 import os
+import re
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from bert_jax.config import choose
+from bert_jax.config import choose, fingerprint
+from bert_jax.training.best import best_step, rank
+from bert_jax.training.checksums import changed, checksums
 from bert_jax.training.state import TrainState
 from bert_jax.training.workdir import is_object_store
 
@@ -27,12 +30,19 @@ FORMAT_VERSION = 1
 ITEMS = ("params", "train_state", "meta")
 DIRECTORY = "checkpoints"
 DELETED = ".deleted"  # suffix of a checkpoint's directory while it is being deleted
+DAMAGED = ".damaged"  # suffix of a checkpoint's directory that was set aside
+_DIGEST = "digest"  # of all else that a meta says
+_WITHOUT_META = "copy the step's directory again, or resume from the step before with --fall_back, which sets it aside"
 RUN = "run"  # scheme of the addresses of runs
 SCHEMES = (RUN, "hf", "google", "elmo")  # see `addresses.py`
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint could not be written or read."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """What was read is not what was written, or cannot be read."""
 
 
 class Checkpoints:
@@ -49,7 +59,7 @@ class Checkpoints:
             raise ValueError(f"config.train.keep_checkpoints is {max_to_keep}; keep 1 or more")
         self._directory = _absolute(workdir) / DIRECTORY
         self._max_to_keep = max_to_keep
-        self._ranks = {step: rank(read_meta(workdir, step)) for step in committed_steps(workdir)}
+        self._ranks = {step: _rank_on_disk(workdir, step) for step in committed_steps(workdir)}
         if jax.process_index() == 0:
             for doomed in self._directory.glob(f"*{DELETED}"):
                 doomed.rmtree()
@@ -58,7 +68,8 @@ class Checkpoints:
             item_names=ITEMS,
             options=ocp.CheckpointManagerOptions(
                 cleanup_tmp_directories=True,
-                enable_async_checkpointing=True,
+                # Else a directory that cannot be made is told after 20 minutes, for which the writers wait for it.
+                async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             ),
         )
         self._saving: int | None = None
@@ -68,6 +79,10 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         """Return the newest step that is committed on disk."""
         return resumable_step(self._directory.parent)
+
+    def step_before(self, step: int) -> int | None:
+        """Return the newest step before this one that is committed on disk."""
+        return max((each for each in committed_steps(self._directory.parent) if each < step), default=None)
 
     def read_meta(self, step: int) -> dict[str, Any]:
         """Return the meta of a committed step; see `read_meta` below for the errors."""
@@ -83,18 +98,20 @@ class Checkpoints:
         """
         self._settle()
         self._delete_old()
-        rest = {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "params"}
-        items = ocp.args.Composite(
-            params=ocp.args.StandardSave(state.params),
-            train_state=ocp.args.StandardSave(rest),
-            meta=ocp.args.JsonSave({"format_version": FORMAT_VERSION, "step": step, **meta}),
-        )
+        items = _items(state)
+        sums = {name: checksums(item) for name, item in items.items()}
+        meta = {"format_version": FORMAT_VERSION, "step": step, "checksums": sums, **meta}
+        args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        args |= {"meta": ocp.args.JsonSave(_sealed(meta))}
         self._ranks[step] = rank(meta)
-        try:
-            self._manager.save(step, args=items, force=True)
-            self._saving = step
-        except Exception as error:
-            self._note_failure(error)
+        for attempt in range(1 + bool(self._failures)):  # of a failure orbax may tell again, at the next save
+            try:
+                self._manager.save(step, args=ocp.args.Composite(**args), force=True)
+                self._saving = step
+                return
+            except Exception as error:
+                if attempt == bool(self._failures):
+                    self._note_failure(error)
 
     def amend(self, step: int, changes: dict[str, Any]) -> None:
         """Change the meta of a committed step, as when its evaluation was made up for."""
@@ -103,7 +120,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             path = _meta_path(self._directory.parent, step)
             temporary = path.with_name(f"{path.name}.tmp")
-            temporary.write_text(json.dumps(meta))
+            temporary.write_text(json.dumps(_sealed(meta)))
             temporary.replace(path)
 
     def failure(self) -> str | None:
@@ -117,22 +134,33 @@ class Checkpoints:
         """Return the state and the meta of a step, placed as `abstract` says.
 
         Raises:
-            CheckpointError: unreadable, or of another model or format; with what to do.
+            CheckpointError: damaged (`DamagedCheckpointError`), of another format, or too large for the devices.
         """
-        fields = [field.name for field in dataclasses.fields(abstract) if field.name != "params"]
-        rest = {name: getattr(abstract, name) for name in fields}
-        meta = read_meta(self._directory.parent, step)
-        items = ocp.args.Composite(
-            params=ocp.args.StandardRestore(abstract.params), train_state=ocp.args.StandardRestore(rest)
-        )
+        directory = self._directory / str(step)
+        meta, items = read_meta(self._directory.parent, step), _items(abstract)
+        args = ocp.args.Composite(**{name: ocp.args.StandardRestore(item) for name, item in items.items()})
         try:
-            found = self._manager.restore(step, args=items)
+            found = self._manager.restore(step, args=args)
         except Exception as error:
-            directory = self._directory / str(step)
-            raise CheckpointError(
-                f"{directory} cannot be restored ({type(error).__name__}: {error}); {self._way_out(step, str(error))}"
-            ) from error
+            short = re.split(r" \[tensorstore_spec| See full TensorStore", str(error))[0]
+            message = f"{directory} cannot be restored ({type(error).__name__}: {short}); "
+            if "RESOURCE_EXHAUSTED" in message:
+                advice = "the devices have too little memory; free it, or use more of them (config.mesh.fsdp)"
+                raise CheckpointError(message + advice) from error
+            raise DamagedCheckpointError(message + self._way_out(step)) from error
+        saved = meta.get("checksums", {})  # those of the first versions have none
+        if names := [f"{name}/{array}" for name in saved for array in changed(found[name], saved[name])]:
+            raise DamagedCheckpointError(
+                f"{directory} is not what was saved: {', '.join(names[:5])}; {self._way_out(step)}"
+            )
         return TrainState(params=found["params"], **found["train_state"]), meta
+
+    def set_aside(self, step: int) -> epath.Path | None:
+        """Take a damaged step out of those that count, under another name; returns that, None on an object store."""
+        directory = self._directory / str(step)
+        where = _withdraw(directory, DAMAGED) if directory.exists() else None  # another process may have been first
+        self._manager.reload()
+        return where
 
     def wait(self) -> None:
         """Wait until the last save is on disk.
@@ -150,14 +178,12 @@ class Checkpoints:
         with contextlib.suppress(Exception):  # of a save whose failure was told
             self._manager.close()
 
-    def _way_out(self, step: int, message: str) -> str:
-        """Return what to do about a checkpoint that cannot be restored."""
-        if "RESOURCE_EXHAUSTED" in message:
-            return "the devices have too little memory; free it, or spread the state over more (config.mesh.fsdp)"
-        older = [each for each in committed_steps(self._directory.parent) if each < step]
-        if not older:
-            return "there is no older step; if its files are damaged, begin again in another --workdir"
-        return f"if its files are damaged, move that directory elsewhere to resume from step {older[-1]}"
+    def _way_out(self, step: int) -> str:
+        """Return what to do about a checkpoint that is damaged."""
+        older = self.step_before(step)
+        if older is None:
+            return "there is no older step: copy it again, or begin again in another --workdir"
+        return f"copy it again, or resume from step {older} with --fall_back, which sets step {step} aside"
 
     def _settle(self) -> None:
         """Wait for the background part of a save, and note how it ended."""
@@ -181,11 +207,7 @@ class Checkpoints:
         best = best_step({step: self._ranks.get(step, math.inf) for step in steps})
         for step in {*steps[: -self._max_to_keep]} - {best}:
             directory = self._directory / str(step)
-            if is_object_store(directory):  # cannot rename; there the commit file counts
-                (directory / "commit_success.txt").unlink()
-            else:
-                directory = directory.rename(directory.with_name(f"{step}{DELETED}"))
-            directory.rmtree()
+            (_withdraw(directory, DELETED) or directory).rmtree()
 
     def _note_failure(self, error: Exception) -> None:
         self._failures += 1
@@ -224,42 +246,23 @@ def read_meta(workdir: str | os.PathLike[str], step: int) -> dict[str, Any]:
     """Return the meta of a committed step.
 
     Raises:
-        CheckpointError: it is missing, or of a format that this code does not read.
+        DamagedCheckpointError: it cannot be read.
+        CheckpointError: it is of a format that this code does not read.
     """
     path = _meta_path(workdir, step)
     try:
         meta = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        version, digest = meta.get("format_version"), meta.pop(_DIGEST, None)
+    except (OSError, ValueError, AttributeError) as error:
+        raise DamagedCheckpointError(f"{path} cannot be read ({error}); {_WITHOUT_META}") from error
+    if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} cannot be read ({error}); move {path.parent.parent} elsewhere to use the step before"
-        ) from error
-    if meta.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {meta.get('format_version')}, this code reads {FORMAT_VERSION}; "
+            f"{path} has format version {version}, this code reads {FORMAT_VERSION}; "
             "use the version of the code that wrote it (run.json names the commit)"
         )
+    if digest not in (None, fingerprint(meta)):  # the first ones have none
+        raise DamagedCheckpointError(f"{path} is not what was saved; {_WITHOUT_META}")
     return meta
-
-
-@dataclasses.dataclass(frozen=True)
-class BestBy:
-    """By which metric of the evaluations a run's best checkpoint is chosen; every checkpoint's meta says it."""
-
-    metric: str = "eval/loss"
-    higher_is_better: bool = False
-
-
-def rank(meta: dict[str, Any]) -> float:
-    """Return the metric that a checkpoint is chosen by, so that lower is better; infinite without an evaluation."""
-    best_by = BestBy(**meta.get("best_by", {}))
-    value = (meta.get("evaluation") or {}).get(best_by.metric, math.inf)
-    return -value if best_by.higher_is_better else value
-
-
-def best_step(ranks: dict[int, float]) -> int | None:
-    """Return the step with the lowest rank, the earliest of equals; None when no rank is finite."""
-    finite = {step: value for step, value in ranks.items() if math.isfinite(value)}
-    return min(finite, key=lambda step: (finite[step], step), default=None)
 
 
 def split(address: str) -> tuple[str, str]:
@@ -341,15 +344,16 @@ def load_params(address: str | Address, shardings: Any = None, item: str = "para
         abstract = jax.tree.map(
             lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), stored, shardings
         )
-        return checkpointer.restore(path, abstract)
+        params = checkpointer.restore(path, abstract)
+    if names := changed(params, read_meta(found.workdir, found.step).get("checksums", {}).get(item)):
+        raise DamagedCheckpointError(f"{path} is not what was saved: {', '.join(names[:5])}; use another step")
+    return params
 
 
 def save_params(workdir: str | os.PathLike[str], params: Any) -> None:
     """Write parameters alone, as the checkpoint of step 0: to be `init_from`, never resumed."""
-    items = ocp.args.Composite(
-        params=ocp.args.StandardSave(params),
-        meta=ocp.args.JsonSave({"format_version": FORMAT_VERSION, "step": 0}),
-    )
+    meta = {"format_version": FORMAT_VERSION, "step": 0, "checksums": {"params": checksums(params)}}
+    items = ocp.args.Composite(params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave(_sealed(meta)))
     with ocp.CheckpointManager(_absolute(workdir) / DIRECTORY, item_names=("params", "meta")) as manager:
         manager.save(0, args=items, force=True)
 
@@ -357,6 +361,34 @@ def save_params(workdir: str | os.PathLike[str], params: Any) -> None:
 def load_config(address: str | Address) -> dict[str, Any]:
     """Return the plain config (config.json) of the run that an address names."""
     return json.loads((resolve(address).workdir / "config.json").read_text())
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    """Return what is saved of a state, by the items of a checkpoint; likewise of its shapes."""
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {"params": fields.pop("params"), "train_state": fields}
+
+
+def _sealed(meta: dict[str, Any]) -> dict[str, Any]:
+    return meta | {_DIGEST: fingerprint(meta)}
+
+
+def _withdraw(directory: epath.Path, suffix: str) -> epath.Path | None:
+    """Let a step's directory not count any more, in one operation; returns its new name, None on an object store."""
+    if is_object_store(directory):  # cannot rename; there the commit file counts
+        (directory / "commit_success.txt").unlink()
+        return None
+    target = directory.with_name(f"{directory.name}{suffix}")
+    if target.exists():
+        target.rmtree()
+    return directory.rename(target)
+
+
+def _rank_on_disk(workdir: str | os.PathLike[str], step: int) -> float:
+    try:
+        return rank(read_meta(workdir, step))
+    except DamagedCheckpointError:  # said when it is to be restored
+        return math.inf
 
 
 def _meta_path(workdir: str | os.PathLike[str], step: int) -> epath.Path:

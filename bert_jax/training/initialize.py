@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from bert_jax.corpus.vocabulary import WordPiece
 from bert_jax.interop import name_map
 from bert_jax.training import addresses, checkpoint, elmo_addresses, sharding
-from bert_jax.training.checkpoint import Address, Checkpoints
+from bert_jax.training.checkpoint import Address, Checkpoints, DamagedCheckpointError
 from bert_jax.training.optimizers import parameter_name
 from bert_jax.training.state import Objective, TrainState, make_state, state_shardings
 
@@ -54,6 +54,7 @@ class Source:
         data_fingerprint: of the training data; a checkpoint of other data is not resumed.
         leave_out: modules of `init_from` that are not taken, such as ("heads/classifier",) of another task.
         params: of `init_from`, where they were read before, with their vocabulary; None: they are read here.
+        fall_back: where the newest checkpoint is damaged, resume from the newest one that is not.
     """
 
     init_from: str
@@ -64,6 +65,7 @@ class Source:
     data_fingerprint: str
     leave_out: tuple[str, ...] = ()
     params: Any = None
+    fall_back: bool = False
 
 
 def initialize(
@@ -77,27 +79,41 @@ def initialize(
     """Return the state to start with; see the module's first lines for the order.
 
     Raises:
+        DamagedCheckpointError: the newest checkpoint in the workdir is damaged, and falling back is not wanted or there
+            is no other.
         ValueError: the checkpoint in the workdir is of other data, or `init_from` has another vocabulary or parameters
             that do not fit the model.
     """
-    step = checkpoints.latest_step()
-    if step is not None:
-        trained_on = checkpoints.read_meta(step).get("data_fingerprint")
-        if trained_on != source.data_fingerprint:
-            raise ValueError(
-                f"the checkpoint of step {step} was trained on other data (fingerprint {trained_on}, this one "
-                f"{source.data_fingerprint}); resume on the data that the run began with, or use another --workdir"
-            )
-        state, meta = checkpoints.restore(step, abstract)
-        return Start(state, step, meta, f"resuming after step {step:,}")
+    notes = list[str]()
+    while (step := checkpoints.latest_step()) is not None:
+        try:
+            return _resume(step, abstract, checkpoints, source, notes)
+        except DamagedCheckpointError as error:
+            if not source.fall_back or checkpoints.step_before(step) is None:
+                raise
+            where = checkpoints.set_aside(step)
+            if jax.process_count() > 1:  # it may be whole to the others, who wait for this process
+                raise DamagedCheckpointError(f"{error}; it was set aside: run the same command again") from error
+            notes.append(f"step {step:,} is damaged and was set aside{where and f' as {where}'}: {error}")
     loaded = _load(source)
     state = _scratch(objective, optimizer, abstract, source, mesh)
     if not source.init_from:
         return Start(state, 0, {}, f"starting from scratch with seed {source.seed}")
     loaded = without_modules(loaded, source.leave_out)
-    params, notes = merge_params(state.params, loaded, source.init_from, source.may_miss)
+    params, merged = merge_params(state.params, loaded, source.init_from, source.may_miss)
     state = dataclasses.replace(state, params=jax.device_put(params, state_shardings(abstract.params)))
-    return Start(state, 0, {}, "\n".join([f"starting from the parameters of {source.init_from}", *notes]))
+    return Start(state, 0, {}, "\n".join([f"starting from the parameters of {source.init_from}", *merged]))
+
+
+def _resume(step: int, abstract: TrainState, checkpoints: Checkpoints, source: Source, notes: list[str]) -> Start:
+    trained_on = checkpoints.read_meta(step).get("data_fingerprint")
+    if trained_on != source.data_fingerprint:
+        raise ValueError(
+            f"the checkpoint of step {step} was trained on other data (fingerprint {trained_on}, this one "
+            f"{source.data_fingerprint}); resume on the data that the run began with, or use another --workdir"
+        )
+    state, meta = checkpoints.restore(step, abstract)
+    return Start(state, step, meta, "\n".join([*notes, f"resuming after step {step:,}"]))
 
 
 def without_modules(loaded: Any, modules: tuple[str, ...]) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 device in 1, 2 and 5 only. 1 and 2 are skipped for a step that was just restored. After the last step: evaluate, save.
 """
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -16,7 +17,8 @@ from jax.sharding import Mesh
 
 from bert_jax.config import choose
 from bert_jax.training import sharding
-from bert_jax.training.checkpoint import BestBy, Checkpoints
+from bert_jax.training.best import BestBy
+from bert_jax.training.checkpoint import Checkpoints
 from bert_jax.training.metrics import MetricWindow, NonFiniteError, Reporter
 from bert_jax.training.patience import Patience
 from bert_jax.training.state import Batch, Hyper, TrainState
@@ -121,7 +123,7 @@ def train(
         NonFiniteError: names the first bad step; what was saved before it stays.
         CheckpointError: checkpoints cannot be written.
     """
-    window, done, clock = session.window, session.first_step, _Clock()
+    window, done, clock, saving = session.window, session.first_step, _Clock(), _Saving()
     while True:
         last = done >= config.num_steps
         restored = done == session.first_step
@@ -142,7 +144,7 @@ def train(
         if not restored and (last or interrupted or is_due(done, config.save_every_steps)):
             _fold(window, config, session)
             window.seconds += clock.restart()
-            with clock.paused():
+            with clock.paused(), saving.timed():
                 meta = {"window": window.to_plain(), "evaluation": row, "evaluation_pending": pending and row is None}
                 _save(state, done, meta, session)
         if last or interrupted:
@@ -170,6 +172,7 @@ def train(
                 session.reporter.say(f"warning: a checkpoint was not written ({failure}); the next save tries again")
     if session.trace:
         session.trace.stop(state)
+    saving.tell(session.reporter)
     session.checkpoints.wait()
     return state, not interrupted
 
@@ -279,6 +282,28 @@ class _Clock:
     def forget(self, seconds: float) -> None:
         """Take seconds off."""
         self._started += seconds
+
+
+class _Saving:
+    """How long saves held the steps up. What they write in the background shows in the rates of the steps instead."""
+
+    def __init__(self) -> None:
+        self._count, self._seconds, self._started = 0, 0.0, time.perf_counter()
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count a save."""
+        before = time.perf_counter()
+        yield
+        self._seconds += time.perf_counter() - before
+        self._count += 1
+
+    def tell(self, reporter: Reporter) -> None:
+        """Say it, if there were saves; the share is of all time since the loop began."""
+        if self._count:
+            share = self._seconds / (time.perf_counter() - self._started)
+            saves = f"{self._count} save{'s' * (self._count > 1)}"
+            reporter.say(f"{saves} held the steps up for {self._seconds:.3f} s, {share:.2%} of the time")
 
 
 class _Pause:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from bert_jax.training.checkpoint import BestBy, rank
+from bert_jax.training.best import BestBy, rank
 
 
 @dataclasses.dataclass

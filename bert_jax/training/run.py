@@ -20,13 +20,15 @@ from bert_jax.config import to_plain
 from bert_jax.corpus.vocabulary import WordPiece
 from bert_jax.input.placement import place_batch
 from bert_jax.training import throughput
-from bert_jax.training.checkpoint import BestBy, Checkpoints, resumable_step
+from bert_jax.training.best import BestBy
+from bert_jax.training.checkpoint import Checkpoints, resumable_step
 from bert_jax.training.initialize import Source, initialize
 from bert_jax.training.loop import Session, Trace, TrainConfig, train
 from bert_jax.training.metrics import MetricWindow, Progress, Reporter
 from bert_jax.training.optimizers import OptimizerConfig, make_optimizer, parameter_name
 from bert_jax.training.patience import Patience
 from bert_jax.training.preemption import EXIT_CODE, Preemption
+from bert_jax.training.processes import sharing_fate
 from bert_jax.training.reference_curve import ReferenceCurve
 from bert_jax.training.state import Batch, Hyper, Metrics, Objective, TrainState, abstract_state, make_hyper
 from bert_jax.training.step import TrainStep, compile_train_step, make_train_step
@@ -42,10 +44,12 @@ class RunOptions:
     Attributes:
         profile_steps: `FIRST:LAST`, the steps to trace; "" = none.
         peak_flops_per_device: FLOP/s to take MFU against, for devices without a known peak; 0 = the table's.
+        fall_back: where the newest checkpoint is damaged, resume from the newest one that is not.
     """
 
     profile_steps: str = ""
     peak_flops_per_device: float = 0.0
+    fall_back: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +125,7 @@ def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = Non
     with contextlib.closing(Workdir(path)) as workdir:
         # What was never saved may begin anew with any config.
         changed = {} if resumable_step(workdir.path) is None else workdir.changes(job.config)
-        with contextlib.closing(Checkpoints(workdir.path, job.train.keep_checkpoints)) as checkpoints:
+        with contextlib.closing(Checkpoints(workdir.path, job.train.keep_checkpoints)) as checkpoints, sharing_fate():
             optimizer, notes = make_optimizer(job.optim), list[str]()
             abstract = abstract_state(job.objective, optimizer, job.batch_size, job.mesh, notes)
             source = Source(
@@ -133,6 +137,7 @@ def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = Non
                 data_fingerprint=job.data_fingerprint,
                 leave_out=job.leave_out,
                 params=job.params,
+                fall_back=options.fall_back,
             )
             start = initialize(job.objective, optimizer, abstract, checkpoints, source, job.mesh)
             # Nothing was written so far: a start that is refused leaves the directory as it was.

@@ -8,7 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 from bert_jax.training.checkpoint import committed_steps, load_params
+from tests.training.runs import rows
+from tests.training.tiny import largest_difference
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_STEPS = 60
@@ -21,10 +25,31 @@ INTERVALS = {
 }
 
 
-def start_run(launcher, config_flags, workdir, *flags, devices=1, cache=None, **overrides):
-    """Start `launch.<launcher>` on `devices` faked devices; its stderr goes to a pipe."""
+# Runs a launcher that writes down, in the file of its first argument, which training records it reads for each batch.
+RECORDING = """
+import json, runpy, sys
+from bert_jax.input.instances import RecordSet
+
+log, read = open(sys.argv.pop(1), "w", buffering=1), RecordSet.read_records
+
+def read_records(self, indices):
+    if self.split == "train":
+        print(json.dumps(indices.tolist()), file=log)
+    return read(self, indices)
+
+RecordSet.read_records = read_records
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
+
+
+def start_run(launcher, config_flags, workdir, *flags, devices=1, cache=None, records=None, **overrides):
+    """Start `launch.<launcher>` on `devices` faked devices; its stderr goes to a pipe.
+
+    `cache` is a directory for compiled programs; `records` a file for the records that are read, see RECORDING.
+    """
     values = [f"--config.{name}={value}" for name, value in overrides.items()]
-    command = [sys.executable, "-m", f"launch.{launcher}", *config_flags, *values, f"--workdir={workdir}", *flags]
+    module = ["-c", RECORDING, str(records)] if records else ["-m"]
+    command = [sys.executable, *module, f"launch.{launcher}", *config_flags, *values, f"--workdir={workdir}", *flags]
     environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     if cache:  # the runs of a test compile the same programs
         environment |= {
@@ -34,7 +59,7 @@ def start_run(launcher, config_flags, workdir, *flags, devices=1, cache=None, **
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def finish(process, timeout=200):
+def finish(process, timeout: float = 200):
     """Wait for the end; return the exit code and what was written to stderr."""
     _, errors = process.communicate(timeout=timeout)
     return process.returncode, errors
@@ -79,3 +104,12 @@ def free_address():
 def saved(workdir, step=NUM_STEPS):
     """Return everything that a checkpoint holds, as numpy arrays."""
     return {item: load_params(f"run:{workdir}@{step}", item=item) for item in ("params", "train_state")}
+
+
+def assert_close_run(workdir, expected, num_steps=NUM_STEPS):
+    """The same batches give the same numbers, up to the order of sums over devices."""
+    for found, wanted in zip(rows(workdir), rows(expected), strict=True):
+        assert found.keys() == wanted.keys()
+        np.testing.assert_allclose(list(found.values()), list(wanted.values()), rtol=1e-4, atol=1e-6)
+        assert found.get("train/tokens") == wanted.get("train/tokens")
+    assert largest_difference(saved(workdir, num_steps)["params"], saved(expected, num_steps)["params"]) <= 1e-5

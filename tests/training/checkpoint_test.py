@@ -1,5 +1,5 @@
+import dataclasses
 import json
-import math
 import shutil
 
 import jax
@@ -9,8 +9,15 @@ import orbax.checkpoint as ocp
 import pytest
 
 from bert_jax.training import checkpoint
-from bert_jax.training.checkpoint import CheckpointError, Checkpoints, best_step, committed_steps, resolve
+from bert_jax.training.checkpoint import (
+    CheckpointError,
+    Checkpoints,
+    DamagedCheckpointError,
+    committed_steps,
+    resolve,
+)
 from bert_jax.training.state import TrainState
+from tests.faults.disks import DISKS
 
 
 def make_state(value):
@@ -186,8 +193,107 @@ def test_a_damaged_checkpoint_names_itself_and_the_way_out(checkpoints, tmp_path
     checkpoints.wait()
     for file in (tmp_path / "checkpoints" / "3" / "params" / "d").iterdir():
         file.write_bytes(file.read_bytes()[:10])
-    with pytest.raises(CheckpointError, match=r"(?s)checkpoints/3 cannot be restored.*to resume from step 2"):
+    with pytest.raises(
+        CheckpointError, match=r"(?s)checkpoints/3 cannot be restored.*or resume from step 2 with --fall_back"
+    ):
         checkpoints.restore(3, abstract_of(make_state(0)))
+
+
+def damages(content):
+    """Yield (what was done, damaged content): cut short, empty, and a bit flipped at several places."""
+    yield "cut", content[: len(content) // 2]
+    yield "emptied", b""
+    for place in (0, len(content) // 3, len(content) - 1):
+        yield f"flipped at {place}", content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax, of the reads that it gave up
+def test_damage_to_any_file_is_noticed_or_harmless(checkpoints, tmp_path):
+    noise = jax.random.normal(jax.random.key(0), (64, 64))  # does not compress: its bytes are stored as they are
+    state = dataclasses.replace(make_state(3), params={"layers": {"kernel": noise}})
+    checkpoints.save(3, state, meta(1.5))
+    checkpoints.wait()
+    _, wanted = checkpoints.restore(3, abstract_of(state))
+    noticed = set()
+    files = [path for path in (tmp_path / "checkpoints" / "3").rglob("*") if path.is_file() and path.stat().st_size]
+    for path in files:
+        content = path.read_bytes()
+        for damage, damaged in damages(content):
+            path.write_bytes(damaged)
+            try:
+                found, found_meta = checkpoints.restore(3, abstract_of(state))
+            except CheckpointError as error:
+                assert "checkpoints/3" in str(error)  # noqa: PT017 - where nothing is raised is no failure
+                noticed.add(path)
+            else:
+                jax.tree.map(np.testing.assert_array_equal, found, state)
+                assert found_meta == wanted, (path, damage)
+        path.write_bytes(content)
+    largest = max(files, key=lambda path: path.stat().st_size)
+    assert {largest, tmp_path / "checkpoints" / "3" / "meta" / "metadata"} <= noticed
+
+
+def test_parameters_that_are_not_those_saved_are_not_loaded(checkpoints, tmp_path, monkeypatch):
+    checkpoints.save(3, make_state(3), meta())
+    checkpoints.wait()
+    monkeypatch.setattr(ocp.StandardCheckpointer, "restore", lambda *args: {"layers": {"kernel": np.float32(4)}})
+    with pytest.raises(DamagedCheckpointError, match=r"checkpoints/3/params is not what was saved: layers/kernel"):
+        checkpoint.load_params(f"run:{tmp_path}")
+
+
+def test_a_checkpoint_without_checksums_is_restored(checkpoints, tmp_path):
+    checkpoints.save(3, make_state(3), meta())
+    checkpoints.wait()
+    path = tmp_path / "checkpoints" / "3" / "meta" / "metadata"
+    old = {name: value for name, value in json.loads(path.read_text()).items() if name not in ("checksums", "digest")}
+    path.write_text(json.dumps(old))
+    state, _ = checkpoints.restore(3, abstract_of(make_state(0)))
+    jax.tree.map(np.testing.assert_array_equal, state, make_state(3))
+
+
+def test_a_changed_meta_is_not_believed(checkpoints, tmp_path):
+    checkpoints.save(3, make_state(3), meta(1.5))
+    checkpoints.wait()
+    path = tmp_path / "checkpoints" / "3" / "meta" / "metadata"
+    path.write_text(path.read_text().replace("1.5", "1.1"))
+    with pytest.raises(DamagedCheckpointError, match=r"3/meta/metadata is not what was saved; .*--fall_back"):
+        checkpoints.read_meta(3)
+    Checkpoints(tmp_path, max_to_keep=2).close()  # the runs after it begin all the same
+
+
+def test_a_step_that_was_set_aside_does_not_count_and_may_be_saved_again(checkpoints, tmp_path):
+    for step in (2, 3):
+        checkpoints.save(step, make_state(step), meta())
+    checkpoints.wait()
+    assert checkpoints.step_before(3) == 2
+    assert checkpoints.set_aside(3).name == "3.damaged"
+    assert checkpoints.set_aside(3) is None  # as another process finds it
+    assert checkpoints.latest_step() == 2
+    checkpoints.save(3, make_state(3), meta())
+    checkpoints.wait()
+    assert committed_steps(tmp_path) == [2, 3]
+
+
+@pytest.mark.parametrize("disk", DISKS)
+def test_a_disk_that_takes_nothing_is_told_and_what_it_began_never_counts(checkpoints, tmp_path, disk):
+    checkpoints.save(1, make_state(1), meta())
+    checkpoints.wait()
+    with DISKS[disk](tmp_path / "checkpoints"):
+        checkpoints.save(2, make_state(2), meta())
+        while (message := checkpoints.failure()) is None:
+            pass
+    assert {"full": "File too large", "read-only": "Permission denied"}[disk] in message
+    assert checkpoints.latest_step() == 1
+    checkpoints.save(3, make_state(3), meta())
+    checkpoints.wait()
+    assert committed_steps(tmp_path) == [1, 3]
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path, max_to_keep=2)
+    checkpoints.save(4, make_state(4), meta())  # waits for the cleaning
+    checkpoints.wait()
+    checkpoints.close()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["3", "4"]
 
 
 def test_too_little_memory_is_not_taken_for_damage(checkpoints, monkeypatch):
@@ -236,8 +342,3 @@ def test_a_wrong_address_says_what_there_is(checkpoints, tmp_path, address, erro
     checkpoints.wait()
     with pytest.raises(error, match=text):
         resolve(address.format(path=tmp_path))
-
-
-def test_the_best_step_has_the_lowest_finite_loss():
-    assert best_step({1: 3.0, 2: 2.0, 3: 2.0, 4: math.inf}) == 2
-    assert best_step({1: math.inf}) is None

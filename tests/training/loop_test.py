@@ -1,9 +1,14 @@
+import itertools
+import re
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.training.checkpoint import BestBy, Checkpoints
+from bert_jax.training.best import BestBy
+from bert_jax.training.checkpoint import Checkpoints
 from bert_jax.training.loop import Session, Trace, TrainConfig, is_due, train
 from bert_jax.training.mesh import MeshConfig, make_mesh
 from bert_jax.training.metrics import MetricWindow, NonFiniteError, Reporter
@@ -17,7 +22,7 @@ class Recorder:
     """Parts of a run that only write down when they are called."""
 
     def __init__(self, bad_steps=(), nonfinite_state_at=None, stop_at=None, stop_evaluation_at=None):
-        self.events, self.metas, self.bad_steps, self.stop_at = [], {}, bad_steps, stop_at
+        self.events, self.metas, self.said, self.bad_steps, self.stop_at = [], {}, [], bad_steps, stop_at
         self.nonfinite_state_at, self.stop_evaluation_at, self.done = nonfinite_state_at, stop_evaluation_at, 0
 
     def batches(self, first):
@@ -86,6 +91,9 @@ class FakeReporter(Reporter):
     def evaluation(self, step, row, seconds):
         pass
 
+    def say(self, text):
+        self.recorder.said.append(text)
+
 
 def make_state(step, value=1.0):
     return TrainState(jnp.int32(step), {"w": jnp.float32(value)}, {}, {}, jnp.int32(0))
@@ -132,6 +140,17 @@ def test_a_complete_run_does_nothing():
     recorder = Recorder()
     run(recorder, num_steps=6, first=6)
     assert recorder.events == ["wait"]
+    assert recorder.said == []
+
+
+def test_a_run_says_how_long_its_saves_held_it_up(monkeypatch):
+    seconds = itertools.count()  # each look at the clock is a second after the one before
+    clock = types.SimpleNamespace(perf_counter=lambda: float(next(seconds)))
+    monkeypatch.setattr("bert_jax.training.loop.time", clock)
+    recorder = Recorder()
+    run(recorder, num_steps=8, evaluate=None)
+    [line] = recorder.said
+    assert re.fullmatch(r"2 saves held the steps up for 2\.000 s, \d+\.\d\d% of the time", line)
 
 
 def test_the_open_window_is_saved_and_resumed():

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from bert_jax.training.checkpoint import BestBy
+from bert_jax.training.best import BestBy
 from bert_jax.training.patience import Patience
 
 BY_F1 = BestBy("eval/f1", higher_is_better=True)

@@ -1,0 +1,187 @@
+"""Files that are damaged, disks that take nothing and numbers that are none: each is named, and the run survives it.
+
+Whole runs in this process. After each fault the run is the one that nothing disturbed, bit for bit, and so is the order
+of its data.
+"""
+
+import shutil
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax.training import run as run_module
+from bert_jax.training.checkpoint import Checkpoints, DamagedCheckpointError, committed_steps
+from bert_jax.training.metrics import NonFiniteError
+from bert_jax.training.pretraining import build_config, make_job
+from bert_jax.training.run import RunOptions, run
+from tests.faults.disks import DISKS
+from tests.faults.runs import saved
+from tests.training.runs import make_corpus, pretrain, rows, tiny_config
+from tests.training.tiny import assert_trees_equal
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # orbax, of what it gave up
+]
+NUM_STEPS, SAVE_EVERY = 12, 4
+RUN: Any = {
+    "train.num_steps": NUM_STEPS,
+    "train.save_every_steps": SAVE_EVERY,
+    "train.log_every_steps": 2,
+    "eval.every_steps": 6,
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tmp_path_factory):
+    """Let all runs of the module share what they compile."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    former = [getattr(jax.config, name) for name in names]
+    for name, value in zip(names, (str(tmp_path_factory.mktemp("compiled")), 0.0), strict=True):
+        jax.config.update(name, value)
+    yield
+    for name, value in zip(names, former, strict=True):
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(corpus, compiled, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    assert pretrain(corpus, workdir, **RUN) == 0
+    return workdir
+
+
+def assert_same_run(workdir, expected):
+    assert rows(workdir) == rows(expected)
+    assert_trees_equal(saved(workdir, NUM_STEPS), saved(expected, NUM_STEPS))
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, cut])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_resumed_when_told_to(
+    corpus, uninterrupted, tmp_path, damage, capsys
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(uninterrupted, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "12")  # as of a run that was killed before its last save
+    largest = max((workdir / "checkpoints" / "8" / "params").rglob("*"), key=lambda path: path.stat().st_size)
+    damage(largest)
+    with pytest.raises(DamagedCheckpointError, match=r"(?s)checkpoints/8 .*resume from step 4 with --fall_back"):
+        pretrain(corpus, workdir, **RUN)
+    assert committed_steps(workdir) == [4, 8]  # untouched unless told to
+    job = make_job(build_config(tiny_config(corpus, **RUN)))
+    assert run(job, workdir, RunOptions(fall_back=True)) == 0
+    said = capsys.readouterr().err
+    assert "step 8 is damaged and was set aside as " in said
+    assert "resuming after step 4" in said
+    assert (workdir / "checkpoints" / "8.damaged").is_dir()
+    assert committed_steps(workdir) == [4, 8, 12]
+    assert_same_run(workdir, uninterrupted)
+
+
+def test_the_only_checkpoint_is_never_set_aside(corpus, uninterrupted, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(uninterrupted, workdir)
+    for step in (4, 8):
+        shutil.rmtree(workdir / "checkpoints" / str(step))
+    cut(workdir / "checkpoints" / "12" / "meta" / "metadata")
+    job = make_job(build_config(tiny_config(corpus, **RUN)))
+    with pytest.raises(DamagedCheckpointError, match=r"12/meta/metadata (cannot be read|is not what was saved)"):
+        run(job, workdir, RunOptions(fall_back=True))
+    assert committed_steps(workdir) == [12]
+
+
+@pytest.mark.parametrize("disk", DISKS)
+def test_a_save_that_fails_is_told_within_an_interval_and_not_resumed_from(
+    corpus, uninterrupted, tmp_path, monkeypatch, disk, capsys
+):
+    save, after = Checkpoints.save, {}
+
+    def save_on_a_bad_disk(self, step, state, meta):
+        if step != 8:
+            save(self, step, state, meta)
+            return
+        self._manager.wait_until_finished()
+        with DISKS[disk](tmp_path / "checkpoints"):
+            save(self, step, state, meta)
+            while self._saving is not None and self._manager.is_saving_in_progress():
+                time.sleep(0.01)
+        after[step] = committed_steps(tmp_path)
+
+    monkeypatch.setattr(Checkpoints, "save", save_on_a_bad_disk)
+    assert pretrain(corpus, tmp_path, **RUN) == 0
+    assert after == {8: [4]}
+    assert committed_steps(tmp_path) == [4, 12]
+    lines = capsys.readouterr().err.splitlines()
+    [told] = [number for number, line in enumerate(lines) if "a checkpoint was not written" in line]
+    assert "the next save tries again" in lines[told]
+    assert any(line.startswith("step 10/") for line in lines[told - 1 : told + 2])  # of the save that would be after it
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_a_damaged_shard_is_named_and_with_it_whole_again_the_run_goes_on(corpus, uninterrupted, tmp_path):
+    damaged = tmp_path / "corpus"
+    shutil.copytree(corpus, damaged)
+    shard = damaged / "instances" / "nsp-32" / "train-00001-of-00003.array_record"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:3000] + bytes([whole[3000] ^ 4]) + whole[3001:])  # where records are
+    with pytest.raises(ValueError, match=r"train-00001-of-00003.array_record, record \d+, cannot be read.*--verify"):
+        pretrain(damaged, tmp_path / "run", **RUN)
+    trained = max([row["step"] for row in rows(tmp_path / "run")], default=0)
+    assert trained - max(committed_steps(tmp_path / "run"), default=0) <= SAVE_EVERY
+    shard.write_bytes(whole)
+    assert pretrain(damaged, tmp_path / "run", **RUN) == 0
+    assert_same_run(tmp_path / "run", uninterrupted)
+
+
+@pytest.fixture
+def spoil(monkeypatch):
+    """`spoil(step)` makes one weight of that step's batch, counted from 1, not a number."""
+
+    def spoil(step):
+        batches, place = iter(range(1, 1_000)), run_module.place_batch
+
+        def spoiled(batch, mesh):
+            if next(batches) == step:
+                weights = np.where(np.arange(batch["masked_lm_weights"].size) == 0, np.nan, 1.0).astype(np.float32)
+                batch = batch | {"masked_lm_weights": weights.reshape(batch["masked_lm_weights"].shape)}
+            return place(batch, mesh)
+
+        monkeypatch.setattr(run_module, "place_batch", spoiled)
+
+    return spoil
+
+
+def test_a_nan_stops_the_run_before_it_is_saved(corpus, uninterrupted, tmp_path, spoil, monkeypatch):
+    spoil(step=7)
+    with pytest.raises(NonFiniteError, match="step 7 is not finite; the last good checkpoint, step 4, is kept"):
+        pretrain(corpus, tmp_path, **RUN)
+    assert committed_steps(tmp_path) == [4]
+    monkeypatch.undo()
+    assert pretrain(corpus, tmp_path, **RUN) == 0
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_a_nan_is_skipped_and_counted_when_told_to(corpus, tmp_path, spoil):
+    spoil(step=7)
+    assert pretrain(corpus, tmp_path, **RUN, **{"train.on_nonfinite": "skip"}) == 0
+    skipped = [row["train/skipped_steps"] for row in rows(tmp_path) if "train/skipped_steps" in row]
+    assert skipped == [0, 0, 0, 1, 1, 1]
+    assert saved(tmp_path, NUM_STEPS)["train_state"]["skipped_steps"] == 1

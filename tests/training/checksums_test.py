@@ -1,0 +1,46 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax.training.checksums import checksums
+
+ARRAYS = {
+    "a": {"kernel": np.arange(12, dtype=np.float32).reshape(3, 4), "bias": np.ones(2, jnp.bfloat16)},
+    "step": np.int32(7),
+    "flags": np.array([True, False]),
+}
+
+
+def by_hand(array):
+    bits = np.ascontiguousarray(array).view({1: np.uint8, 2: np.uint16, 4: np.uint32}[array.dtype.itemsize])
+    return sum(int(value) * (2 * index + 1) for index, value in enumerate(bits.ravel())) % 2**32
+
+
+def test_sums_are_those_of_the_definition_by_name():
+    wanted = {"a/kernel": ARRAYS["a"]["kernel"], "a/bias": ARRAYS["a"]["bias"]}
+    wanted |= {"step": np.asarray(ARRAYS["step"]), "flags": ARRAYS["flags"]}
+    assert checksums(ARRAYS) == {name: by_hand(array) for name, array in wanted.items()}
+    assert checksums({}) == {}
+
+
+@pytest.mark.parametrize("bit", range(0, 12 * 32, 29))
+def test_any_flipped_bit_is_seen_and_its_array_alone(bit):
+    flipped = ARRAYS["a"]["kernel"].copy()
+    flipped.view(np.uint8).reshape(-1)[bit // 8] ^= 1 << bit % 8
+    before, after = checksums(ARRAYS), checksums(ARRAYS | {"a": ARRAYS["a"] | {"kernel": flipped}})
+    assert [name for name in before if before[name] != after[name]] == ["a/kernel"]
+
+
+def test_exchanged_elements_are_seen():
+    exchanged = ARRAYS["a"]["kernel"].copy()
+    exchanged[0, 1], exchanged[2, 3] = exchanged[2, 3], exchanged[0, 1]
+    assert checksums({"x": exchanged}) != checksums({"x": ARRAYS["a"]["kernel"]})
+
+
+@pytest.mark.multidevice
+def test_the_sharding_does_not_matter():
+    mesh = jax.make_mesh((4, 2), ("x", "y"))
+    array = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
+    spread = jax.device_put(array, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x", "y")))
+    assert checksums({"x": spread}) == checksums({"x": array})
