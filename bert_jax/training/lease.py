@@ -8,7 +8,8 @@ HEARTBEAT_SECONDS that it lives. An owner that has been silent for EXPIRES_SECON
 
 fsspec, which epath stands on, and not epath: that neither creates exclusively nor reads past a cached listing. On gs://
 creating is atomic (gcsfs sends ifGenerationMatch=0). Limits: an owner that was stopped for longer than
-EXPIRES_SECONDS and goes on learns within HEARTBEAT_SECONDS that another one took over, until then both may write; a
+EXPIRES_SECONDS and goes on learns within HEARTBEAT_SECONDS that another one took over; until then both may write, and a
+save that was under way is finished. A newcomer whose clock is EXPIRES_SECONDS ahead takes a living owner for dead. A
 store that cannot create exclusively leaves two contenders of the same moment undecided until the first heartbeat.
 """
 
@@ -89,8 +90,8 @@ class Lease:
                 reason = f"it could not be renewed for {EXPIRES_SECONDS:.0f} s ({type(error).__name__}: {error})"
         if reason is not None:
             raise LeaseLostError(
-                f"the lease of {self._path} is lost: {reason}. Nothing more is written there, what was saved before "
-                "is kept; end the other run and start this one again, or use another --workdir"
+                f"the lease of {self._path} is lost: {reason}. No more is begun there, what was saved before is "
+                "kept; end the other run and start this one again, or use another --workdir"
             )
 
     def renew(self) -> None:

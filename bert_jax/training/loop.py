@@ -68,7 +68,7 @@ class Session:
         reporter: where rows go.
         mesh: of the state.
         interrupted: whether to save and leave.
-        before_save: raises if the run must not save any more.
+        before_writing: raises if the run must not write any more.
         best_by: what the best checkpoint is the best by.
         patience: when to end before the last step.
         first_step: updates already done.
@@ -84,7 +84,7 @@ class Session:
     reporter: Reporter
     mesh: Mesh
     interrupted: Callable[[], bool] = lambda: False
-    before_save: Callable[[], None] = lambda: None
+    before_writing: Callable[[], None] = lambda: None
     best_by: BestBy = dataclasses.field(default_factory=BestBy)
     patience: Patience = dataclasses.field(default_factory=Patience)
     first_step: int = 0
@@ -166,6 +166,7 @@ def train(
         if is_due(done, config.log_every_steps) or done == config.num_steps:
             _fold(window, config, session)
             window.seconds += clock.restart()
+            session.before_writing()
             session.reporter.train(done, window)
             window.clear()
             if failure := session.checkpoints.failure():
@@ -200,6 +201,7 @@ def _evaluate(state: TrainState, done: int, session: Session) -> dict[str, float
         return None
     if session.best_by.metric not in row:
         raise ValueError(f"the best checkpoint goes by {session.best_by.metric}; an evaluation has {sorted(row)}")
+    session.before_writing()
     session.reporter.evaluation(done, row, time.perf_counter() - started)
     session.patience.add(row)
     if done == session.first_step:  # the checkpoint is there already, saved in a hurry
@@ -215,7 +217,7 @@ def _save(state: TrainState, done: int, meta: dict[str, Any], session: Session) 
             raise NonFiniteError(f"the state after step {done} is not finite and was not saved; {_advice(session)}")
     meta |= {"data_fingerprint": session.data_fingerprint, "best_by": dataclasses.asdict(session.best_by)}
     meta |= {"patience": session.patience.to_plain()}
-    session.before_save()
+    session.before_writing()
     session.checkpoints.save(done, state, meta)
 
 

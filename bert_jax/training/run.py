@@ -160,7 +160,7 @@ def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = Non
                     workdir.path, job.train.num_steps, rates, curve, start.step, start.evaluation_pending
                 ),
                 mesh=job.mesh,
-                before_save=workdir.check_lock,
+                before_writing=workdir.check_lock,
                 first_step=start.step,
                 window=MetricWindow(start.meta.get("window")),
                 evaluation_pending=start.evaluation_pending,
@@ -172,6 +172,7 @@ def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = Non
             compiled = _say_when_first(compile_train_step(step, abstract, job.mesh), started)
             code = _train(job, workdir.path, start.state, compiled, session)
             if code == 0 and job.on_complete is not None:
+                workdir.check_lock()
                 job.on_complete(workdir)
             return code
 

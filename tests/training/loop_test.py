@@ -107,16 +107,18 @@ def run(recorder, num_steps, first=0, save_every=4, log_every=3, on_nonfinite="s
     return train(make_state(first), recorder.step, recorder.batches(first), hyper, config, session)
 
 
-def test_a_run_that_must_not_save_any_more_stops_instead():
+@pytest.mark.parametrize("at", [8, 9], ids=["before a save", "before a row"])
+def test_a_run_that_must_not_write_any_more_stops_instead(at):
     recorder = Recorder()
 
     def lost():
-        if recorder.done == 8:
+        if recorder.done >= at:
             raise RuntimeError("the lease is lost")
 
     with pytest.raises(RuntimeError, match="lease is lost"):
-        run(recorder, num_steps=20, before_save=lost)
-    assert list(recorder.metas) == [4]
+        run(recorder, num_steps=20, before_writing=lost)
+    assert list(recorder.metas) == [4, 8][: at - 7]
+    assert "log 9 of 3" not in recorder.events
 
 
 def test_the_order_of_the_loop():
