@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 from bert_jax.config import choose
 from bert_jax.corpus import records, streams
-from bert_jax.corpus.remote import AnyPath, as_path, local_set
+from bert_jax.corpus.remote import AnyPath, as_path, cache_directory, local_set
 
 # Random access: no reading ahead, and a file buffer of about one record (4,096 measured no slower than any other).
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
@@ -87,6 +87,8 @@ class RecordSet:
         return f"{self.directory / self._shards[shard].file}, record {number},"
 
     def _advice(self) -> str:
+        if self.directory.is_relative_to(cache_directory()):
+            return f"the copy of this shard is corrupt: remove {self.directory} and run again, it is copied anew"
         command = f"python -m launch.prepare --corpus={self.directory.parents[1]} --verify"
         return (
             f"the shard is corrupt: `{command}` says which are; copy them again, or remove {self.directory} and "

@@ -113,15 +113,20 @@ def test_a_shard_with_other_records_than_the_manifest_says_is_named(tiny_instanc
         open_instances(tiny_instances, "nsp-32", "train")
 
 
-def test_a_corrupt_record_is_named(tiny_instances):
+@pytest.mark.parametrize("is_copy", [False, True], ids=["own", "copy of a bucket's"])
+def test_a_corrupt_record_is_named_and_what_to_do(tiny_instances, monkeypatch, is_copy):
+    if is_copy:
+        monkeypatch.setenv("BERT_JAX_CACHE", str(tiny_instances.parent))
     path = shard_path(tiny_instances)
     content = bytearray(path.read_bytes())
     content[2000:2064] = bytes(byte ^ 0xFF for byte in content[2000:2064])  # records come first in the file
     path.write_bytes(content)
     instances = open_instances(tiny_instances, "nsp-32", "train")
 
-    with pytest.raises(ValueError, match=r"train-00001-of-00003.array_record, record \d+, cannot be read"):
+    with pytest.raises(ValueError, match=r"train-00001-of-00003.array_record, record \d+, cannot be read") as error:
         instances.read(np.arange(101))
+    assert ("it is copied anew" in str(error.value)) == is_copy
+    assert ("--verify" in str(error.value)) == (not is_copy)
 
 
 def test_a_flipped_bit_is_named_wherever_it_changes_a_record(tiny_instances):
