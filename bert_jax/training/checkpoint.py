@@ -13,7 +13,6 @@ import dataclasses
 import json
 import math
 import os
-import re
 from typing import Any
 
 import jax
@@ -22,27 +21,31 @@ from etils import epath
 
 from bert_jax.config import choose, fingerprint
 from bert_jax.training.best import best_step, rank
-from bert_jax.training.checksums import changed, checksums
+from bert_jax.training.checksums import changed, checksums, other_names
+from bert_jax.training.damage import (
+    DAMAGED,
+    DELETED,
+    OTHER_MODEL,
+    TRY_AGAIN,
+    CheckpointError,
+    DamagedCheckpointError,
+    is_passing,
+    not_restored,
+    withdraw,
+)
 from bert_jax.training.state import TrainState
 from bert_jax.training.workdir import is_object_store
 
 FORMAT_VERSION = 1
 ITEMS = ("params", "train_state", "meta")
 DIRECTORY = "checkpoints"
-DELETED = ".deleted"  # suffix of a checkpoint's directory while it is being deleted
-DAMAGED = ".damaged"  # suffix of a checkpoint's directory that was set aside
 _DIGEST = "digest"  # of all else that a meta says
-_WITHOUT_META = "copy the step's directory again, or resume from the step before with --fall_back, which sets it aside"
+_IN_BUCKETS = "(in a bucket: deletes it)"
+_WITHOUT_META = (
+    f"copy its directory again, or resume from the one before with --fall_back, which sets it aside {_IN_BUCKETS}"
+)
 RUN = "run"  # scheme of the addresses of runs
 SCHEMES = (RUN, "hf", "google", "elmo")  # see `addresses.py`
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint could not be written or read."""
-
-
-class DamagedCheckpointError(CheckpointError):
-    """What was read is not what was written, or cannot be read."""
 
 
 class Checkpoints:
@@ -104,13 +107,16 @@ class Checkpoints:
         args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         args |= {"meta": ocp.args.JsonSave(_sealed(meta))}
         self._ranks[step] = rank(meta)
-        for attempt in range(1 + bool(self._failures)):  # of a failure orbax may tell again, at the next save
+        # Of a failure orbax may tell again, at the next save. Several processes would try unequally often, and wait for
+        # each other in orbax' barriers, which are counted.
+        attempts = 2 if self._failures and jax.process_count() == 1 else 1
+        for attempt in range(attempts):
             try:
                 self._manager.save(step, args=ocp.args.Composite(**args), force=True)
                 self._saving = step
                 return
             except Exception as error:
-                if attempt == bool(self._failures):
+                if attempt == attempts - 1:
                     self._note_failure(error)
 
     def amend(self, step: int, changes: dict[str, Any]) -> None:
@@ -134,21 +140,19 @@ class Checkpoints:
         """Return the state and the meta of a step, placed as `abstract` says.
 
         Raises:
-            CheckpointError: damaged (`DamagedCheckpointError`), of another format, or too large for the devices.
+            CheckpointError: damaged (`DamagedCheckpointError`), of another format or model, too large for the devices,
+                or out of reach.
         """
         directory = self._directory / str(step)
         meta, items = read_meta(self._directory.parent, step), _items(abstract)
+        saved = meta.get("checksums", {})  # those of the first versions have none
+        if differ := [f"{name} {what}" for name in saved for what in other_names(items[name], saved[name])]:
+            raise CheckpointError(f"{directory} does not fit the model: {'; '.join(differ)}; {OTHER_MODEL}")
         args = ocp.args.Composite(**{name: ocp.args.StandardRestore(item) for name, item in items.items()})
         try:
             found = self._manager.restore(step, args=args)
         except Exception as error:
-            short = re.split(r" \[tensorstore_spec| See full TensorStore", str(error))[0]
-            message = f"{directory} cannot be restored ({type(error).__name__}: {short}); "
-            if "RESOURCE_EXHAUSTED" in message:
-                advice = "the devices have too little memory; free it, or use more of them (config.mesh.fsdp)"
-                raise CheckpointError(message + advice) from error
-            raise DamagedCheckpointError(message + self._way_out(step)) from error
-        saved = meta.get("checksums", {})  # those of the first versions have none
+            raise not_restored(directory, error, self._way_out(step)) from error
         if names := [f"{name}/{array}" for name in saved for array in changed(found[name], saved[name])]:
             raise DamagedCheckpointError(
                 f"{directory} is not what was saved: {', '.join(names[:5])}; {self._way_out(step)}"
@@ -156,9 +160,8 @@ class Checkpoints:
         return TrainState(params=found["params"], **found["train_state"]), meta
 
     def set_aside(self, step: int) -> epath.Path | None:
-        """Take a damaged step out of those that count, under another name; returns that, None on an object store."""
-        directory = self._directory / str(step)
-        where = _withdraw(directory, DAMAGED) if directory.exists() else None  # another process may have been first
+        """Take a damaged step out of those that count; returns its new name as `withdraw` does."""
+        where = withdraw(self._directory / str(step), DAMAGED)
         self._manager.reload()
         return where
 
@@ -183,7 +186,9 @@ class Checkpoints:
         older = self.step_before(step)
         if older is None:
             return "there is no older step: copy it again, or begin again in another --workdir"
-        return f"copy it again, or resume from step {older} with --fall_back, which sets step {step} aside"
+        return (
+            f"copy it again, or resume from step {older} with --fall_back, which sets step {step} aside {_IN_BUCKETS}"
+        )
 
     def _settle(self) -> None:
         """Wait for the background part of a save, and note how it ended."""
@@ -207,7 +212,7 @@ class Checkpoints:
         best = best_step({step: self._ranks.get(step, math.inf) for step in steps})
         for step in {*steps[: -self._max_to_keep]} - {best}:
             directory = self._directory / str(step)
-            (_withdraw(directory, DELETED) or directory).rmtree()
+            (withdraw(directory, DELETED) or directory).rmtree()
 
     def _note_failure(self, error: Exception) -> None:
         self._failures += 1
@@ -246,14 +251,16 @@ def read_meta(workdir: str | os.PathLike[str], step: int) -> dict[str, Any]:
     """Return the meta of a committed step.
 
     Raises:
-        DamagedCheckpointError: it cannot be read.
-        CheckpointError: it is of a format that this code does not read.
+        DamagedCheckpointError: it is missing, or not what was written.
+        CheckpointError: it is out of reach, or of a format that this code does not read.
     """
     path = _meta_path(workdir, step)
     try:
         meta = json.loads(path.read_text())
         version, digest = meta.get("format_version"), meta.pop(_DIGEST, None)
     except (OSError, ValueError, AttributeError) as error:
+        if is_passing(error):
+            raise CheckpointError(f"{path} cannot be read ({error}); {TRY_AGAIN}") from error
         raise DamagedCheckpointError(f"{path} cannot be read ({error}); {_WITHOUT_META}") from error
     if version != FORMAT_VERSION:
         raise CheckpointError(
@@ -371,17 +378,6 @@ def _items(state: TrainState) -> dict[str, Any]:
 
 def _sealed(meta: dict[str, Any]) -> dict[str, Any]:
     return meta | {_DIGEST: fingerprint(meta)}
-
-
-def _withdraw(directory: epath.Path, suffix: str) -> epath.Path | None:
-    """Let a step's directory not count any more, in one operation; returns its new name, None on an object store."""
-    if is_object_store(directory):  # cannot rename; there the commit file counts
-        (directory / "commit_success.txt").unlink()
-        return None
-    target = directory.with_name(f"{directory.name}{suffix}")
-    if target.exists():
-        target.rmtree()
-    return directory.rename(target)
 
 
 def _rank_on_disk(workdir: str | os.PathLike[str], step: int) -> float:

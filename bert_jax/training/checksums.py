@@ -39,6 +39,13 @@ def changed(tree: Any, saved: dict[str, int] | None) -> list[str]:
     return [name for name, value in checksums(tree).items() if saved.get(name) != value]
 
 
+def other_names(tree: Any, saved: dict[str, int]) -> list[str]:
+    """Return how the names in `saved` differ from a tree's, in words; nothing where they are the same."""
+    names = {parameter_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
+    differ = (("lacks", sorted(names - saved.keys())), ("has besides", sorted(saved.keys() - names)))
+    return [f"{how} {', '.join(found[:5])}{' …' if len(found) > 5 else ''}" for how, found in differ if found]
+
+
 @jax.jit
 def _sums(arrays: list[jax.Array]) -> list[jax.Array]:  # scalars, which are whole on every device
     return [_sum(array) for array in arrays]

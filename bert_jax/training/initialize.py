@@ -81,6 +81,7 @@ def initialize(
     Raises:
         DamagedCheckpointError: the newest checkpoint in the workdir is damaged, and falling back is not wanted or there
             is no other.
+        CheckpointError: it is whole as far as is known, but out of reach, or of another model; never fallen back from.
         ValueError: the checkpoint in the workdir is of other data, or `init_from` has another vocabulary or parameters
             that do not fit the model.
     """
@@ -94,7 +95,8 @@ def initialize(
             where = checkpoints.set_aside(step)
             if jax.process_count() > 1:  # it may be whole to the others, who wait for this process
                 raise DamagedCheckpointError(f"{error}; it was set aside: run the same command again") from error
-            notes.append(f"step {step:,} is damaged and was set aside{where and f' as {where}'}: {error}")
+            whither = f"was set aside as {where}" if where else "is deleted at the next start"
+            notes.append(f"step {step:,} is damaged and {whither}: {error}")
     loaded = _load(source)
     state = _scratch(objective, optimizer, abstract, source, mesh)
     if not source.init_from:

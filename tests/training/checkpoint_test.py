@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from etils import epath
 
 from bert_jax.training import checkpoint
 from bert_jax.training.checkpoint import (
@@ -294,6 +295,51 @@ def test_a_disk_that_takes_nothing_is_told_and_what_it_began_never_counts(checkp
     checkpoints.wait()
     checkpoints.close()
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["3", "4"]
+
+
+def test_a_checkpoint_of_another_model_is_not_taken_for_damaged(checkpoints):
+    checkpoints.save(3, make_state(3), meta())
+    checkpoints.wait()
+    other = dataclasses.replace(make_state(0), params={"layers": {"bias": jnp.zeros(2)}})
+    with pytest.raises(CheckpointError, match="params lacks layers/bias; params has besides layers/kernel;") as raised:
+        checkpoints.restore(3, abstract_of(other))
+    assert not isinstance(raised.value, DamagedCheckpointError)
+    wider = dataclasses.replace(make_state(0), params={"layers": {"kernel": jnp.zeros((4, 3))}})
+    with pytest.raises(CheckpointError, match="it is of another model") as raised:
+        checkpoints.restore(3, abstract_of(wider))
+    assert not isinstance(raised.value, DamagedCheckpointError)
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_taken_for_damaged(checkpoints, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    checkpoints.save(3, make_state(3), meta())
+    checkpoints.wait()
+    for broken, method in ((ocp.CheckpointManager, "restore"), (type(epath.Path(tmp_path)), "read_text")):
+        with monkeypatch.context() as patch:
+            patch.setattr(broken, method, refuse)
+            with pytest.raises(CheckpointError, match=r"3.* cannot be re.*Permission.*then try again") as raised:
+                checkpoints.restore(3, abstract_of(make_state(0)))
+        assert not isinstance(raised.value, DamagedCheckpointError)
+    (tmp_path / "checkpoints" / "3" / "meta" / "metadata").unlink()
+    with pytest.raises(DamagedCheckpointError):
+        checkpoints.read_meta(3)
+
+
+def test_one_of_several_processes_tells_a_second_failure_at_once(checkpoints, monkeypatch):
+    tried = []
+
+    def fail(*args, **kwargs):
+        tried.append(args)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", fail)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    checkpoints.save(1, make_state(1), meta())
+    with pytest.raises(CheckpointError, match="two checkpoints in a row"):
+        checkpoints.save(2, make_state(2), meta())
+    assert len(tried) == 2
 
 
 def test_too_little_memory_is_not_taken_for_damage(checkpoints, monkeypatch):
