@@ -166,16 +166,20 @@ def train(
         if is_due(done, config.log_every_steps) or done == config.num_steps:
             _fold(window, config, session)
             window.seconds += clock.restart()
-            session.before_writing()
-            session.reporter.train(done, window)
-            window.clear()
-            if failure := session.checkpoints.failure():
-                session.reporter.say(f"warning: a checkpoint was not written ({failure}); the next save tries again")
+            _report(done, window, session)
     if session.trace:
         session.trace.stop(state)
     saving.tell(session.reporter)
     session.checkpoints.wait()
     return state, not interrupted
+
+
+def _report(done: int, window: MetricWindow, session: Session) -> None:
+    session.before_writing()
+    session.reporter.train(done, window)
+    window.clear()
+    if failure := session.checkpoints.failure():
+        session.reporter.say(f"warning: a checkpoint was not written ({failure}); the next save tries again")
 
 
 def _fold(window: MetricWindow, config: TrainConfig, session: Session) -> None:
