@@ -84,10 +84,9 @@ class ModelSize:
 
     def check(self) -> None:
         """See `Table`."""
-        checkpoints = parse_pairs(self.checkpoints, "config.checkpoints")
         check_corpus(self.pretraining.corpus, self.pretraining.all_instances)
         check_tasks(self.finetuning, self.finetuning.tasks)
-        for size, address in checkpoints.items():
+        for size, address in parse_pairs(self.checkpoints, "config.checkpoints").items():
             check_size(address, f"{size} in config.checkpoints", named_size(size))
 
     def units(self) -> list[Unit]:

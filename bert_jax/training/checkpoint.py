@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from bert_jax.config import choose, fingerprint
+from bert_jax.corpus.remote import is_object_store
 from bert_jax.training.best import best_step, rank
 from bert_jax.training.checksums import changed, checksums, other_names
 from bert_jax.training.damage import (
@@ -34,7 +35,6 @@ from bert_jax.training.damage import (
     withdraw,
 )
 from bert_jax.training.state import TrainState
-from bert_jax.training.workdir import is_object_store
 
 FORMAT_VERSION = 1
 ITEMS = ("params", "train_state", "meta")

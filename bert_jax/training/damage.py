@@ -7,7 +7,7 @@ import re
 import jax
 from etils import epath
 
-from bert_jax.training.workdir import is_object_store
+from bert_jax.corpus.remote import is_object_store
 
 DELETED = ".deleted"  # suffix of a checkpoint's directory while it is being deleted
 DAMAGED = ".damaged"  # suffix of a checkpoint's directory that was set aside

@@ -15,10 +15,10 @@ import numpy as np
 import tensorboardX
 from etils import epath
 
+from bert_jax.corpus.remote import is_object_store
 from bert_jax.training.reference_curve import ReferenceCurve
 from bert_jax.training.state import Metrics
 from bert_jax.training.throughput import Throughput
-from bert_jax.training.workdir import is_object_store
 
 # The objectives' names are the papers'; what is logged has the shorter ones that users look for.
 LOGGED_NAMES = {
