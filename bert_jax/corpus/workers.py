@@ -1,6 +1,7 @@
 """A pool of processes that maps in order, with a bounded number of items under way."""
 
 import collections
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -65,7 +66,8 @@ class Workers:
         under_way: collections.deque[Future[tuple[Any, int]]] = collections.deque()
         try:
             for item in items:
-                under_way.append(self._pool.submit(_call, function, item))
+                with _interrupts_held():  # the first item starts the processes
+                    under_way.append(self._pool.submit(_call, function, item))
                 if len(under_way) > 2 * self.num_processes:
                     yield self._result(under_way.popleft())
             while under_way:
@@ -82,6 +84,27 @@ class Workers:
         return result
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Answer Ctrl-C after the block; processes started in it never get one: it goes to the whole group.
+
+    A process that its parent starts half, or that is itself interrupted while it starts, ends with a traceback.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone is interrupted
+        yield
+        return
+    held: list[int] = []
+    former = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which children inherit
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, former)
+        if held:
+            signal.raise_signal(signal.SIGINT)
+
+
 def _call(function: Callable[[Any], Any], item: Any) -> tuple[Any, int]:
     return function(item), _peak_memory_bytes()
 
@@ -92,7 +115,6 @@ def _peak_memory_bytes() -> int:
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent alone answers it
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core a process
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -1,3 +1,4 @@
+import multiprocessing.util
 import os
 import signal
 import time
@@ -61,3 +62,36 @@ def test_one_process_is_this_one():
 def test_no_processes_are_refused():
     with pytest.raises(ValueError, match="num_processes is 0"):
         Workers(0)
+
+
+def interrupt_the_starting(monkeypatch):
+    # Ctrl-C in the moment in which a worker was started and has not been told yet what to do.
+    spawn = multiprocessing.util.spawnv_passfds
+
+    def interrupted(path, args, passfds):
+        process = spawn(path, args, passfds)
+        if any("spawn_main" in str(arg) for arg in args):  # a worker, not what watches the semaphores
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+        return process
+
+    monkeypatch.setattr(multiprocessing.util, "spawnv_passfds", interrupted)
+
+
+def test_an_interrupt_waits_until_the_workers_have_started(monkeypatch, capfd):
+    interrupt_the_starting(monkeypatch)
+    with pytest.raises(KeyboardInterrupt), Workers(2) as workers:
+        list(workers.map(slow_square, range(4)))
+    time.sleep(0.5)  # for one that was left alone to say so
+    assert "Traceback" not in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def blocked_signals(_):
+    return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_workers_are_not_interrupted():
+    with Workers(2) as workers:
+        assert all(signal.SIGINT in blocked for blocked in workers.map(blocked_signals, range(4)))
+    assert signal.SIGINT not in blocked_signals(None)
