@@ -16,7 +16,8 @@ Recipes:
   fast   What one would run today: no attention dropout (so that fused attention applies), packed rows, bfloat16,
          corrected AdamW, vocabulary padded to a multiple of 128.
   small  Narrow models in minutes or hours, on batches of some thousand tokens; size=demo has it. Positions begin as
-         sinusoids, the pairs' loss counts a tenth, no dropout, corrected AdamW with a rate that goes by the width.
+         sinusoids, attention (but the demo's) with what stands nearby, the pairs' loss counts a tenth, no dropout,
+         corrected AdamW with a rate that goes by the width.
 The corpus is data/wiki_books (configs/corpus.py:name=wiki_books; with sets=nsp-128-packed+nsp-512-packed for
 recipe=fast) unless --config.data.corpus says otherwise. Both phases read the same corpus and so the same vocabulary.
 
@@ -81,6 +82,8 @@ def get_config(arg: str = "") -> ConfigDict:
         config.train.reference_curve = ""  # which was recorded of other batches and steps
     if options.recipe == "small":
         _make_small(config)
+        if options.size != "demo":  # whose curve was recorded before
+            _begin_nearby(config)
     return config
 
 
@@ -114,7 +117,9 @@ def _paper(options: Any) -> ConfigDict:
                 # layers a loop iteration: without a loop 10 % faster on a CPU, but compile time grows with it
                 "scan_unroll": size["num_hidden_layers"] if size["num_hidden_layers"] <= 4 else 1,
                 "vocab_size_multiple": 1,  # the embedding table is padded to it
+                "attention_init": "normal",  # as released; mimetic: short trainings learn sooner what stands nearby
                 "position_init": "normal",  # as released; sinusoids: short trainings learn order much sooner
+                "position_initializer_range": 0.0,  # their spread; 0: initializer_range
                 "causal": False,  # true: left to right, with masking.unit=next and no next_sentence; Table 5
             },
             "objective": {
@@ -206,6 +211,13 @@ def _make_small(config: Any) -> None:
     config.model.hidden_dropout_prob = config.model.attention_probs_dropout_prob = 0.0  # too short to overfit
     config.objective.next_sentence_weight = 0.1  # of few pairs a batch the gradient is mostly noise
     config.optim.beta2 = 0.98
+
+
+def _begin_nearby(config: Any) -> None:
+    # Attention that begins with what stands nearby: 1-96-3 comes to a loss of 5.5 after 800 steps of 64 · 64 tokens
+    # instead of 2,500 (docs/results.md).
+    config.model.attention_init = "mimetic"
+    config.model.position_initializer_range = 4 * config.model.initializer_range
 
 
 def _make_demo(config: Any) -> None:

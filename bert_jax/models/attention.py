@@ -13,11 +13,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from bert_jax.models.layers import Dense, dropout
+from bert_jax.models.layers import Dense, dropout, normal
 from bert_jax.models.splash import splash_attention
 
 # The reference, everywhere; fused, on NVIDIA GPUs in bfloat16; fused, on TPUs.
 BACK_ENDS = ("xla", "cudnn", "splash")
+# As released; queries and keys alike, so that a token attends at first to what resembles it: with sinusoids as
+# positions (`models.bert`) to its neighbours, where small random kernels make attention an average over the row.
+# Trockman & Kolter 2023, Mimetic Initialization of Self-Attention Layers, whose other half (values and output) is left.
+ATTENTION_INITS = ("normal", "mimetic")
+_SELF_SCORE = 12.0  # of 4, 12 and 48 tried (docs/results.md)
 # modeling.py. Added to float32 scores, so exp() of it is exactly 0 unless a row has no real key at all; and such a
 # row (padding) gives finite numbers, not NaN.
 MASK_BIAS = -10_000.0
@@ -139,6 +144,7 @@ class SelfAttention(nn.Module):
         implementation: see `dot_product_attention`.
         dropout_rate: of the attention probabilities.
         initializer_range: standard deviation of the kernels.
+        attention_init: of ATTENTION_INITS.
         dtype: of the computation.
     """
 
@@ -147,6 +153,7 @@ class SelfAttention(nn.Module):
     implementation: str
     dropout_rate: float
     initializer_range: float
+    attention_init: str
     dtype: Any
 
     @nn.compact
@@ -164,8 +171,17 @@ class SelfAttention(nn.Module):
         heads, names = (self.num_heads, self.head_dim), ("heads", "head_dim")
         project = functools.partial(Dense, initializer_range=self.initializer_range, dtype=self.dtype)
         # [batch, length, heads, head_dim] each
-        query = project(heads, ("embed", *names), name="query")(queries)
-        key = project(heads, ("embed", *names), name="key")(hidden)
+        init = None
+        if self.attention_init == "mimetic" and self.is_initializing():
+            init = _same_start(self.make_rng("params"), hidden.shape[-1], self.head_dim)
+        query = project(heads, ("embed", *names), kernel_init=init, name="query")(queries)
+        key = project(heads, ("embed", *names), kernel_init=init, name="key")(hidden)
         value = project(heads, ("embed", *names), name="value")(hidden)
         context = dot_product_attention(query, key, value, mask, self.implementation, self.dropout_rate, dropout_seed)
         return project(hidden.shape[-1:], (*names, "embed"), name="output")(context)
+
+
+def _same_start(rng: Any, hidden_size: int, head_dim: int) -> nn.initializers.Initializer:
+    """Return the kernel of both queries and keys: at first a token's score with itself is _SELF_SCORE on average."""
+    draws = normal(math.sqrt(_SELF_SCORE / (hidden_size * math.sqrt(head_dim))))
+    return lambda _, shape, dtype=jnp.float32: draws(rng, shape, dtype)

@@ -64,6 +64,7 @@ class BertConfig(TransformerConfig):
         vocab_size_multiple: the embedding table is padded to a multiple of it; padding pieces have probability 0.
         position_init: initial values of the position embeddings: "normal", as released, or "sinusoids", from which
             short trainings learn the order of words much sooner.
+        position_initializer_range: their standard deviation (before truncation); 0: initializer_range.
         causal: whether a token sees itself and what is to its left only, as in the left-to-right models of BERT's
             Table 5. [CLS] then sees nothing, so the pooler reads each sequence's last token (the paper does not say).
     """
@@ -73,6 +74,7 @@ class BertConfig(TransformerConfig):
     type_vocab_size: int = 2
     vocab_size_multiple: int = 1
     position_init: str = "normal"
+    position_initializer_range: float = 0.0
     causal: bool = False
 
     def __post_init__(self) -> None:
@@ -135,7 +137,8 @@ class Embeddings(nn.Module):
         others = with_axes(init, None, "embed")  # small tables: every device has all rows
         self.word_embeddings = self.param("word_embeddings", words, (config.padded_vocab_size, size), jnp.float32)
         positions = (config.max_position_embeddings, size)
-        init_position = with_axes(POSITION_INITS[config.position_init](config.initializer_range), None, "embed")
+        spread = config.position_initializer_range or config.initializer_range
+        init_position = with_axes(POSITION_INITS[config.position_init](spread), None, "embed")
         self.position_embeddings = self.param("position_embeddings", init_position, positions, jnp.float32)
         segments = (config.type_vocab_size, size)
         self.token_type_embeddings = self.param("token_type_embeddings", others, segments, jnp.float32)

@@ -100,19 +100,21 @@ class Dense(nn.Module):
         axes: logical names of the kernel's axes, input axes first; None where an axis is never sharded.
         initializer_range: standard deviation of the kernel's truncated normal; biases start at 0.
         dtype: of the computation and of the result.
+        kernel_init: None is that truncated normal.
     """
 
     features: tuple[int, ...]
     axes: tuple[str | None, ...]
     initializer_range: float
     dtype: Any
+    kernel_init: nn.initializers.Initializer | None = None
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "..."]) -> Float[Array, "..."]:
         """Return inputs · kernel + bias; the number of contracted axes is len(axes) - len(features)."""
         contracted = len(self.axes) - len(self.features)
         shape = (*inputs.shape[-contracted:], *self.features)
-        init = with_axes(truncated_normal(self.initializer_range), *self.axes)
+        init = with_axes(self.kernel_init or truncated_normal(self.initializer_range), *self.axes)
         zeros = with_axes(nn.initializers.zeros_init(), *self.axes[contracted:])
         kernel = self.param("kernel", init, shape, jnp.float32)
         bias = self.param("bias", zeros, self.features, jnp.float32)
@@ -121,6 +123,15 @@ class Dense(nn.Module):
         rows = inputs.astype(self.dtype).reshape(math.prod(outer), -1)
         outputs = affine(rows, kernel.reshape(rows.shape[1], width), bias.reshape(width))
         return outputs.reshape(*outer, *self.features)
+
+
+def on_cpu() -> bool:
+    """Return whether what is traced now is for CPUs.
+
+    The devices are those of the mesh, which a program may be compiled for on a machine that has none of them.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return (device.platform if device else jax.default_backend()) == "cpu"
 
 
 @jax.custom_vjp
@@ -137,9 +148,10 @@ def _affine_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[A
     # Written out because XLA's CPU back end is slower with what autodiff makes of it: BERT-mini's feed-forward
     # sub-layer, 4096 rows, forward and backward, took 123 ms of processor time, this 97 (2 cores under load, 2026-11).
     rows, kernel = residuals
-    if rows.shape[1] > gradient.shape[1]:
+    if on_cpu() and rows.shape[1] > gradient.shape[1]:
         # A product with a transposed factor costs a transposed copy of it: copy the narrow one. Without the barrier
-        # XLA swaps the factors back.
+        # XLA swaps the factors back. On TPUs this would have the kernel and its moments copied twice a step, to be
+        # transposed and back.
         kernel_gradient = jnp.matmul(gradient.T, rows, preferred_element_type=jnp.float32)
         kernel_gradient = jax.lax.optimization_barrier(kernel_gradient).T
     else:
@@ -172,13 +184,41 @@ class LayerNorm(nn.Module):
         size = inputs.shape[-1:]
         scale = self.param("scale", with_axes(nn.initializers.ones_init(), "embed"), size, jnp.float32)
         bias = self.param("bias", with_axes(nn.initializers.zeros_init(), "embed"), size, jnp.float32)
-        # bfloat16 keeps 8 bits of mantissa: a mean over 768 of them would be off in the second digit.
-        wide = inputs.astype(jnp.float32)
-        mean = jnp.mean(wide, axis=-1, keepdims=True)
-        centred = wide - mean
-        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-        normalised = centred * jax.lax.rsqrt(variance + self.epsilon)
-        return (normalised * scale + bias).astype(inputs.dtype)
+        return _layer_norm(inputs, scale, bias, self.epsilon)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _layer_norm(inputs: Array, scale: Array, bias: Array, epsilon: float) -> Array:
+    return _normalised_and_moments(inputs, scale, bias, epsilon)[0]
+
+
+def _normalised_and_moments(inputs: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array, Array]:
+    # bfloat16 keeps 8 bits of mantissa: a mean over 768 of them would be off in the second digit.
+    wide = inputs.astype(jnp.float32)
+    mean = jnp.mean(wide, axis=-1, keepdims=True)
+    centred = wide - mean
+    inverse = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + epsilon)
+    return (centred * inverse * scale + bias).astype(inputs.dtype), mean, inverse
+
+
+def _layer_norm_forward(inputs: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, tuple[Array, ...]]:
+    normalised, mean, inverse = _normalised_and_moments(inputs, scale, bias, epsilon)
+    # The input alone is kept, where autodiff keeps three float32 arrays of its size; for the barrier see `gelu`.
+    return normalised, (jax.lax.optimization_barrier(inputs), mean, inverse, scale)
+
+
+def _layer_norm_backward(epsilon: float, residuals: tuple[Array, ...], gradient: Array) -> tuple[Array, ...]:
+    del epsilon  # it is in `inverse`
+    inputs, mean, inverse, scale = residuals
+    normalised, wide = (inputs.astype(jnp.float32) - mean) * inverse, gradient.astype(jnp.float32)
+    rows = tuple(range(inputs.ndim - 1))
+    scaled = wide * scale
+    along = jnp.mean(scaled * normalised, axis=-1, keepdims=True)
+    d_inputs = inverse * (scaled - jnp.mean(scaled, axis=-1, keepdims=True) - normalised * along)
+    return d_inputs.astype(inputs.dtype), jnp.sum(wide * normalised, axis=rows), jnp.sum(wide, axis=rows)
+
+
+_layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
 @jax.custom_vjp
@@ -203,7 +243,8 @@ def _gelu_and_slope(inputs: Array) -> tuple[Array, Array]:
 
 
 def _gelu_forward(inputs: Array) -> tuple[Array, Array]:
-    return gelu(inputs), inputs
+    # The barrier keeps the input in its dtype: XLA drops a rounding to bfloat16 where it can, and would keep float32.
+    return gelu(inputs), jax.lax.optimization_barrier(inputs)
 
 
 def _gelu_backward(inputs: Array, gradient: Array) -> tuple[Array]:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, UInt32
 
 from bert_jax.config import choose
-from bert_jax.models.layers import dropout, fold_seed, uniform, with_axes
+from bert_jax.models.layers import dropout, fold_seed, on_cpu, uniform, with_axes
 from bert_jax.models.transformer import DTYPES
 
 DIRECTIONS = 2  # forward, backward
@@ -208,25 +208,18 @@ def _forward(
     return result, (inputs, mask, weights, hidden, result[0], kept)
 
 
-def directions_are_apart() -> bool:
-    """Return whether each direction has operations of its own: on CPUs; elsewhere directions are a batch axis.
-
-    A CPU runs independent operations at once, but a loop's writes on one core each, a batch's products one by one. The
-    devices are those of the mesh, which a program may be compiled for on a machine that has none of them.
-    """
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return (device.platform if device else jax.default_backend()) == "cpu"
-
-
 def _split(tree: Any) -> list[Any]:
-    """Return what is computed by operations of its own: each direction, or both as one, with an axis in front."""
-    if not directions_are_apart():
+    """Return what is computed by operations of its own: each direction, or both as one, with an axis in front.
+
+    A CPU runs independent operations at once, but a loop's writes on one core each, a batch's products one by one.
+    """
+    if not on_cpu():
         return [tree]
     return [jax.tree.map(lambda leaf: leaf[direction], tree) for direction in range(DIRECTIONS)]  # noqa: B023
 
 
 def _join(parts: list[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts) if directions_are_apart() else parts[0]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts) if on_cpu() else parts[0]
 
 
 def _product(left: Array, right: Array) -> Array:

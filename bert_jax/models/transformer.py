@@ -16,7 +16,7 @@ from flax.linen.spmd import with_logical_constraint
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from bert_jax.config import choose
-from bert_jax.models.attention import BACK_ENDS, SelfAttention
+from bert_jax.models.attention import ATTENTION_INITS, BACK_ENDS, SelfAttention
 from bert_jax.models.layers import ACTIVATIONS, Dense, LayerNorm, dropout, fold_seed
 
 REMAT_POLICIES = {
@@ -43,6 +43,8 @@ class TransformerConfig:
         hidden_dropout_prob: of the embeddings and of each sub-layer's output.
         attention_probs_dropout_prob: of the attention probabilities; must be 0 with attention "cudnn" or "splash".
         initializer_range: standard deviation of the truncated normal before truncation.
+        attention_init: initial kernels of queries and keys: "normal", as released, or "mimetic", alike, with which
+            short trainings leave a bag of words sooner (see `models.attention`).
         layer_norm_eps: added to the variance.
         dtype: "float32" or "bfloat16", of the computation; parameters are float32.
         attention: "xla"; "cudnn", fused, on NVIDIA GPUs in bfloat16; "splash", fused, on TPUs.
@@ -58,6 +60,7 @@ class TransformerConfig:
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     initializer_range: float = 0.02
+    attention_init: str = "normal"
     layer_norm_eps: float = 1e-12
     dtype: str = "float32"
     attention: str = "xla"
@@ -69,6 +72,7 @@ class TransformerConfig:
         choose("model.hidden_act", self.hidden_act, ACTIVATIONS)
         choose("model.dtype", self.dtype, DTYPES)
         choose("model.attention", self.attention, BACK_ENDS)
+        choose("model.attention_init", self.attention_init, ATTENTION_INITS)
         choose("model.remat", self.remat, REMAT_POLICIES)
         for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "scan_unroll"):
             if getattr(self, name) < 1:
@@ -140,6 +144,7 @@ class TransformerLayer(nn.Module):
             implementation=implementation,
             dropout_rate=config.attention_probs_dropout_prob,
             initializer_range=config.initializer_range,
+            attention_init=config.attention_init,
             dtype=DTYPES[config.dtype],
             name="attention",
         )(queries, hidden, mask, attention_seed)

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 
-@jax.custom_vjp
 def softmax_cross_entropy(
     logits: Float[Array, "*rows vocab"], labels: Int[Array, "*rows"]
 ) -> tuple[Float[Array, "*rows"], Bool[Array, "*rows"]]:
@@ -26,6 +25,13 @@ def softmax_cross_entropy(
         The negative log likelihood in nats, float32, and the hits; an exact tie counts as a hit (an argmax would need
         a pass of its own). NaN logits give NaN and no hit.
     """
+    # One axis of rows, as their product has: with [batch, predictions] a TPU would copy all logits to pad predictions.
+    loss, hits = _cross_entropy(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1))
+    return loss.reshape(labels.shape), hits.reshape(labels.shape)
+
+
+@jax.custom_vjp
+def _cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
     loss, hits, _ = _loss_hits_normalizer(logits, labels)
     return loss, hits
 
@@ -53,4 +59,4 @@ def _backward(residuals: tuple[Array, Array, Array], gradients: tuple[Array, Any
     return ((softmax - onehot) * gradient).astype(logits.dtype), None
 
 
-softmax_cross_entropy.defvjp(_forward, _backward)
+_cross_entropy.defvjp(_forward, _backward)

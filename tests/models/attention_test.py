@@ -146,7 +146,7 @@ def test_cudnn_agrees_with_xla(packed):
 
 def test_heads_are_contiguous_parts_of_the_hidden_size():
     # Google's kernel [embed, embed] reshapes to [embed, heads, head_dim]: head 0 is made of the first columns.
-    module = SelfAttention(2, 3, "xla", 0.0, 0.02, jnp.float32)
+    module = SelfAttention(2, 3, "xla", 0.0, 0.02, "normal", jnp.float32)
     hidden = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, 6)), jnp.float32)
     mask = jnp.ones((1, 1, 1, 4), bool)
     shapes = jax.eval_shape(module.init, jax.random.key(0), hidden, hidden, mask, None)["params"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bert_jax.models.bert import NAMED_SIZES, VOCAB_SIZES, Bert, BertConfig, named_size
+from bert_jax.training.sharding import unbox
 from tests.models.tiny import model_inputs, pack, random_params, tiny_batch, tiny_config
 
 
@@ -227,3 +228,27 @@ def test_any_layers_hidden_size_and_heads_are_a_size():
     assert named_size("1-96-12") == {
         "num_hidden_layers": 1, "hidden_size": 96, "num_attention_heads": 12, "intermediate_size": 384,
     }  # fmt: skip
+
+
+def test_mimetic_attention_begins_with_queries_and_keys_alike():
+    batch = tiny_batch()
+    params = {}
+    for init in ("normal", "mimetic"):
+        config = tiny_config(attention_init=init)
+        model = Bert(config)
+        params[init] = unbox(model.init(jax.random.key(3), *model_inputs(model, batch)))["params"]
+    attention = params["mimetic"]["layers"]["attention"]
+    query, key = attention["query"]["kernel"], attention["key"]["kernel"]  # [layers, hidden, heads, head_dim]
+    np.testing.assert_array_equal(query, key)
+    assert not np.allclose(query[0], query[1])
+    assert not np.allclose(query, params["normal"]["layers"]["attention"]["query"]["kernel"])
+    # A token of mean square 1 with itself: Σ x² σ² over hidden size and head_dim, by the root of head_dim.
+    scores = jnp.square(query).sum(axis=(1, 3)) / np.sqrt(query.shape[-1])
+    np.testing.assert_allclose(scores.mean(), 12.0, rtol=0.1)
+    others = jax.tree.map(np.array_equal, params["normal"]["embeddings"], params["mimetic"]["embeddings"])
+    assert all(jax.tree.leaves(others))
+
+
+def test_unknown_attention_inits_are_refused():
+    with pytest.raises(ValueError, match=r"attention_init.*'tied'.*normal.*mimetic"):
+        tiny_config(attention_init="tied")

@@ -159,6 +159,44 @@ def test_layer_norm_of_bfloat16_takes_its_statistics_in_float32():
     np.testing.assert_allclose(outputs.astype(jnp.float32), expected, rtol=0.005, atol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+def test_layer_norms_gradients_are_autodiffs_from_one_array_kept(dtype):
+    rng = np.random.default_rng(0)
+    inputs, gradient = (jnp.asarray(rng.normal(1, 2, (3, 5, 64)), dtype) for _ in range(2))
+    params = {name: jnp.asarray(rng.normal(size=64), jnp.float32) for name in ("scale", "bias")}
+
+    def plain(inputs, params):
+        wide = inputs.astype(jnp.float32)
+        deviation = jnp.sqrt(jnp.var(wide, axis=-1, keepdims=True) + 1e-12)
+        normalised = (wide - jnp.mean(wide, axis=-1, keepdims=True)) / deviation
+        return (normalised * params["scale"] + params["bias"]).astype(dtype)
+
+    def ours(inputs, params) -> Any:
+        return LayerNorm(1e-12).apply({"params": params}, inputs)
+
+    _, backward = jax.vjp(ours, inputs, params)
+    # In bfloat16 both round float32 results once, which may fall to either side.
+    tolerance = 1e-5 if dtype == jnp.float32 else 2**-7
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(
+            one.astype(jnp.float32), other.astype(jnp.float32), rtol=tolerance, atol=tolerance
+        ),
+        backward(gradient),
+        jax.vjp(plain, inputs, params)[1](gradient),
+    )
+    large = [leaf.dtype for leaf in jax.tree.leaves(backward) if leaf.size == inputs.size]
+    assert large == [dtype]
+
+
+def test_the_platform_is_that_of_the_meshs_devices():
+    assert layers.on_cpu() == (jax.default_backend() == "cpu")
+    for platform in ("tpu", "cpu"):
+        device = jax.sharding.AbstractDevice(device_kind=platform, num_cores=1, platform=platform)
+        mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=device)
+        with jax.sharding.use_abstract_mesh(mesh):
+            assert layers.on_cpu() == (platform == "cpu")
+
+
 def test_truncated_normal_is_tensorflows():
     values = np.asarray(truncated_normal(0.02)(jax.random.key(0), (1000, 1000)))
     assert np.abs(values).max() <= 0.04

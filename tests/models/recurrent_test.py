@@ -50,19 +50,11 @@ def plain_layer(clips, inputs, mask, weights, cell, hidden):
     return jnp.stack(outputs, axis=1), cell, hidden
 
 
-def test_directions_are_laid_out_for_the_devices_of_the_mesh():
-    for platform, apart in (("tpu", False), ("cpu", True)):
-        device = jax.sharding.AbstractDevice(device_kind=platform, num_cores=1, platform=platform)
-        mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=device)
-        with jax.sharding.use_abstract_mesh(mesh):
-            assert recurrent.directions_are_apart() == apart
-
-
 @pytest.mark.parametrize("apart", [False, True], ids=["directions batched", "apart"])
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
 @pytest.mark.parametrize("clips", [CLIPS, (0.0, 0.0)], ids=["clips", "no clips"])
 def test_the_layer_and_its_gradients_are_those_of_a_plain_scan(monkeypatch, clips, masked, apart):
-    monkeypatch.setattr(recurrent, "directions_are_apart", lambda: apart)
+    monkeypatch.setattr(recurrent, "on_cpu", lambda: apart)
     with jax.enable_x64(True):
         arguments = layer_arguments()
         assert arguments[0].dtype == jnp.float64
@@ -85,7 +77,7 @@ def test_the_layer_and_its_gradients_are_those_of_a_plain_scan(monkeypatch, clip
 
 @pytest.mark.parametrize("apart", [False, True], ids=["directions batched", "apart"])
 def test_the_backward_pass_forms_weight_gradients_once(monkeypatch, apart):
-    monkeypatch.setattr(recurrent, "directions_are_apart", lambda: apart)
+    monkeypatch.setattr(recurrent, "on_cpu", lambda: apart)
     # Inside its loop a backward pass has two products: with the projection and with the hidden kernel.
     arguments = layer_arguments()
 
