@@ -3,12 +3,30 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
 
 from bert_jax.reports.sweep_plot import COLORS, DASHES, GREY, MARKERS
+
+# Points (1/72 inch) from a result to its label; the first that is free is taken.
+_LABEL_PLACES = (
+    (6, 4),
+    (6, -10),
+    (-6, 4),
+    (-6, -10),
+    (0, 9),
+    (0, -15),
+    (6, 14),
+    (6, -20),
+    (-6, 14),
+    (-6, -20),
+    (0, 20),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,15 +47,17 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Points of one kind, joined by a line in the order of x.
+    """Points of one kind.
 
     Attributes:
         name: in the legend.
         points: those with a value.
+        joined: whether a line goes through them in the order of x.
     """
 
     name: str
     points: tuple[Point, ...]
+    joined: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +71,7 @@ class Axis:
 def scatter(title: str, x: Axis, y: Axis, series: Sequence[Series]) -> Figure:
     """Return the figure of some series; those without points are left out of it."""
     figure, axes = _blank(title)
+    labelled: list[Point] = []
     for number, one in enumerate(series):
         points = sorted((point for point in one.points if _drawable(point, x, y)), key=lambda point: point.x)
         if not points:
@@ -61,20 +82,48 @@ def scatter(title: str, x: Axis, y: Axis, series: Sequence[Series]) -> Figure:
             yerr=_errors(points),
             color=COLORS[number % len(COLORS)],
             marker=MARKERS[number % len(MARKERS)],
-            linestyle=DASHES[number % len(DASHES)],
+            linestyle=DASHES[number % len(DASHES)] if one.joined else "",
             capsize=3,
             label=one.name,
         )
-        for place, point in enumerate(points):
-            side = (5, 5) if place % 2 == 0 else (5, -11)  # neighbours' labels on both sides of the line
-            axes.annotate(point.label, (point.x, point.y), side, textcoords="offset points", fontsize=7.5, color=GREY)
-    for axis, name, scale in ((x, axes.set_xlabel, axes.set_xscale), (y, axes.set_ylabel, axes.set_yscale)):
-        name(axis.name)
-        if axis.log:
-            scale("log")
+        labelled += [point for point in points if point.label]
+    axes.set(xlabel=x.name, ylabel=y.name)
     axes.margins(0.12)
+    if x.log:
+        axes.set_xscale("log")
+        _thin_ticks(axes.xaxis, *axes.get_xlim())
+    if y.log:
+        axes.set_yscale("log")
+        _thin_ticks(axes.yaxis, *axes.get_ylim())
     _finish(axes)
+    _label(figure, axes, labelled)
     return figure
+
+
+def _thin_ticks(axis: Any, low: float, high: float) -> None:
+    """Within a decade or so, put few round numbers on a logarithmic axis: its own ticks would run into one another."""
+    if high < 20 * low:
+        axis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
+
+
+def _label(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
+    """Write the labels, each at the first of some places beside its point where no mark or other text is."""
+    figure.draw_without_rendering()  # for places in pixels
+    legend = axes.get_legend()
+    taken = [legend.get_window_extent()] if legend else []
+    taken += [Bbox([place - 3, place + 3]) for place in (axes.transData.transform((p.x, p.y)) for p in points)]
+    for point in points:
+        text = axes.annotate(
+            point.label, (point.x, point.y), (0, 0), textcoords="offset points", fontsize=7.5, color=GREY
+        )
+        for place in _LABEL_PLACES:
+            text.set(position=place, horizontalalignment="left" if place[0] > 0 else "right" if place[0] else "center")
+            box = text.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                break
+        taken.append(box)
 
 
 def bars(title: str, y: Axis, ours: Series, published: Series) -> Figure:

@@ -193,7 +193,7 @@ class ModelSize:
         for number, task in enumerate(self.finetuning.tasks):
             points = [(perplexities[size].mean, rows[self.sizes.index(size)][8 + number], size) for size in done]
             found = tuple(Point(x, cell.mean, size, cell.std) for x, cell, size in points if cell.values)
-            series.append(Series(TASKS[task].title, found))
+            series.append(Series(TASKS[task].title, found, joined=False))
         if any(one.points for one in series):
             x = Axis("perplexity of held-out masked words", log=True)
             figure = scatter("Dev score against perplexity", x, Axis("dev score, %"), series)

@@ -15,6 +15,24 @@ def test_points_are_drawn_with_their_labels_and_what_cannot_be_is_left_out():
     assert [text.get_text() for text in legend.get_texts()] == ["ours"]
 
 
+def test_labels_of_near_points_do_not_overlap():
+    points = tuple(Point(100.0 + number / 10, 50.0, f"point {number}") for number in range(4))
+    figure = scatter("t", Axis("x", log=True), Axis("y"), [Series("ours", points, joined=False)])
+    (axes,) = figure.axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert not any(one.overlaps(other) for number, one in enumerate(boxes) for other in boxes[:number])
+    assert axes.lines[0].get_linestyle() == "None"
+
+
+def test_a_logarithmic_axis_of_less_than_a_decade_has_few_round_ticks():
+    points = (Point(115.0, 1.0), Point(187.0, 2.0))
+    figure = scatter("t", Axis("x", log=True), Axis("y"), [Series("ours", points)])
+    figure.draw_without_rendering()
+    ticks = [tick.get_text() for tick in figure.axes[0].get_xticklabels(which="both")]
+    assert {"120", "140"} <= set(ticks)
+    assert len(ticks) <= 8
+
+
 def test_bars_have_the_published_value_beside_where_there_is_one():
     ours = Series("ours", (Point(0.0, 30.0, "last", 1.0), Point(0.0, 20.0, "static")))
     figure = bars("t", Axis("F1"), ours, Series("paper", (Point(0.0, 94.9, "last"), Point(0.0, math.nan, "static"))))
