@@ -7,6 +7,7 @@ import pytest
 
 from bert_jax.objectives.masked_lm import MaskedLmObjective
 from tests.models.tiny import pack, random_params, tiny_batch, tiny_config
+from tests.tpu.plain_operations import use_plain_operations
 
 OBJECTIVE = MaskedLmObjective(tiny_config())
 LENGTHS = (12, 7, 9, 5, 12, 3, 8, 11)  # 1, 2, 3, 4, 1, 2, 3, 4 masked tokens
@@ -40,6 +41,18 @@ def assert_trees_close(found, expected, **tolerances):
 @pytest.fixture(scope="module")
 def unpacked(params):
     return whole(params, tiny_batch(LENGTHS))
+
+
+def test_loss_and_gradients_are_those_of_plain_operations(monkeypatch, params, unpacked):
+    use_plain_operations(monkeypatch)
+    batch = tiny_batch(LENGTHS)
+
+    def loss(params):  # not `loss_and_gradient`, which is compiled already
+        return OBJECTIVE.loss(params, {}, batch, OBJECTIVE.normalizers(batch), None)[:2]
+
+    (plain, _), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    np.testing.assert_allclose(unpacked[0], plain, rtol=1e-6)
+    assert_trees_close(unpacked[2], gradient, rtol=1e-3, atol=2e-6)
 
 
 def test_loss_matches_numpy_on_the_models_logits(params, unpacked):
