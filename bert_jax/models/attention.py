@@ -22,7 +22,7 @@ BACK_ENDS = ("xla", "cudnn", "splash")
 # positions (`models.bert`) to its neighbours, where small random kernels make attention an average over the row.
 # Trockman & Kolter 2023, Mimetic Initialization of Self-Attention Layers, whose other half (values and output) is left.
 ATTENTION_INITS = ("normal", "mimetic")
-_SELF_SCORE = 12.0  # of 4, 12 and 48 tried (docs/results.md)
+_SELF_SCORE = 12.0  # of 1, 4 and 12 tried (docs/results.md)
 # modeling.py. Added to float32 scores, so exp() of it is exactly 0 unless a row has no real key at all; and such a
 # row (padding) gives finite numbers, not NaN.
 MASK_BIAS = -10_000.0
