@@ -66,7 +66,7 @@ class Workers:
         under_way: collections.deque[Future[tuple[Any, int]]] = collections.deque()
         try:
             for item in items:
-                with _interrupts_held():  # the first item starts the processes
+                with _interrupts_held():  # an item may start a process
                     under_way.append(self._pool.submit(_call, function, item))
                 if len(under_way) > 2 * self.num_processes:
                     yield self._result(under_way.popleft())
@@ -90,17 +90,17 @@ def _interrupts_held() -> Iterator[None]:
 
     A process that its parent starts half, or that is itself interrupted while it starts, ends with a traceback.
     """
-    if threading.current_thread() is not threading.main_thread():  # which alone is interrupted
-        yield
-        return
     held: list[int] = []
-    former = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which children inherit
+    main = threading.current_thread() is threading.main_thread()  # Python's handlers run in that thread alone
+    # The handler, because another thread may be given the signal; the mask, because children inherit it.
+    former = signal.signal(signal.SIGINT, lambda number, _: held.append(number)) if main else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, former)
+        if main:
+            signal.signal(signal.SIGINT, former)
         if held:
             signal.raise_signal(signal.SIGINT)
 

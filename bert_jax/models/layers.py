@@ -203,7 +203,7 @@ def _normalised_and_moments(inputs: Array, scale: Array, bias: Array, epsilon: f
 
 def _layer_norm_forward(inputs: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, tuple[Array, ...]]:
     normalised, mean, inverse = _normalised_and_moments(inputs, scale, bias, epsilon)
-    # The input alone is kept, where autodiff keeps three float32 arrays of its size; for the barrier see `gelu`.
+    # The input alone is kept, where autodiff keeps three float32 arrays of its size; barrier: as in GELU.
     return normalised, (jax.lax.optimization_barrier(inputs), mean, inverse, scale)
 
 

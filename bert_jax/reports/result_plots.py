@@ -118,7 +118,8 @@ def _label(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
         text = axes.annotate(
             point.label, (point.x, point.y), (0, 0), textcoords="offset points", fontsize=7.5, color=GREY
         )
-        for place in _LABEL_PLACES:
+        text.set_in_layout(False)  # which would move the axes to make room for it
+        for place in (*_LABEL_PLACES, _LABEL_PLACES[0]):  # beside its point, if all are taken
             text.set(position=place, horizontalalignment="left" if place[0] > 0 else "right" if place[0] else "center")
             box = text.get_window_extent()
             if not any(box.overlaps(other) for other in taken):

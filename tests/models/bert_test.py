@@ -249,6 +249,14 @@ def test_mimetic_attention_begins_with_queries_and_keys_alike():
     assert all(jax.tree.leaves(others))
 
 
+@pytest.mark.parametrize(("spread", "expected"), [(0.0, 0.02), (0.3, 0.3)], ids=["as words", "of its own"])
+def test_positions_begin_with_the_asked_spread(spread, expected):
+    config = tiny_config(position_init="sinusoids", initializer_range=0.02, position_initializer_range=spread)
+    model = Bert(config)
+    params = unbox(model.init(jax.random.key(0), *model_inputs(model, tiny_batch())))["params"]
+    assert np.std(params["embeddings"]["position_embeddings"]) == pytest.approx(expected, rel=0.15)
+
+
 def test_unknown_attention_inits_are_refused():
     with pytest.raises(ValueError, match=r"attention_init.*'tied'.*normal.*mimetic"):
         tiny_config(attention_init="tied")

@@ -223,7 +223,9 @@ def test_truncated_normal_differs_between_keys_and_repeats_with_one():
     ],
     ids=["widen", "narrow", "to heads", "from heads"],
 )
-def test_dense_and_its_gradients_match_numpy(shape, features, axes):
+@pytest.mark.parametrize("on_cpu", [True, False], ids=["CPU", "elsewhere"])
+def test_dense_and_its_gradients_match_numpy(monkeypatch, on_cpu, shape, features, axes):
+    monkeypatch.setattr(layers, "on_cpu", lambda: on_cpu)
     rng = np.random.default_rng(0)
     contracted = len(axes) - len(features)
     inputs, kernel = rng.normal(size=shape), rng.normal(size=(*shape[-contracted:], *features))

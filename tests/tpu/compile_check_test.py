@@ -84,7 +84,7 @@ def test_the_fast_recipe_moves_less_than_half_of_what_the_papers_does_in_plain_o
         program = compile_step(shape_of(f"size=base,phase=1,recipe={recipe}", topology, 64), topology)
         costs.append(program_costs(parse_program(program.text)))
     fast, plain = costs
-    assert fast.hbm_bytes < 0.5 * plain.hbm_bytes
+    assert fast.hbm_bytes < 0.45 * plain.hbm_bytes
     assert fast.bytes_accessed < 0.6 * plain.bytes_accessed
 
 

@@ -130,6 +130,11 @@ def test_narrow_models_begin_with_the_spread_of_base_and_a_rate_by_their_width()
     assert deep.optim.peak_learning_rate == pytest.approx(0.4 * demo.optim.peak_learning_rate)
     assert deep.optim.peak_learning_rate == pytest.approx(6 * base.optim.peak_learning_rate)
     assert demo.to_dict() == bert.get_config("size=demo,preset=laptop").to_dict()
+    for config in (wide, deep, base):
+        assert config.model.attention_init == "mimetic"
+        assert config.model.position_initializer_range == 4 * config.model.initializer_range
+    for config in (demo, bert.get_config("size=base")):
+        assert (config.model.attention_init, config.model.position_initializer_range) == ("normal", 0.0)
 
 
 def test_the_sweep_has_the_six_sizes_of_table_6():
