@@ -105,7 +105,7 @@ def test_four_processes_lose_one_and_go_on_as_two_lose_the_first_and_go_on_as_fo
         assert_each_read_its_part(tmp_path, count, restored, batches)
         logged = rows(workdir)[-1]["step"]
         restored = max(committed_steps(workdir))
-        assert logged - restored < 2 * INTERVALS["train.save_every_steps"]  # the newest save may have been under way
+        assert logged - restored <= 2 * INTERVALS["train.save_every_steps"]  # one may have been under way
         assert not list((workdir / "checkpoints").glob(f"{restored}.*"))
 
     processes = start_all(4)

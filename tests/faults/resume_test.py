@@ -70,8 +70,8 @@ def test_twenty_kills_at_random_moments_lose_little_and_do_not_change_the_run(st
         assert code == -signal.SIGKILL, errors  # a run that was faster than its kill tests nothing
         kept = max(committed_steps(workdir))
         assert kept > before
-        # The newest save may be under way; the one before it is waited for first.
-        assert max(row["step"] for row in rows(workdir)) - kept < 2 * save_every
+        # One save may be under way while the next step that is saved, logged already, waits for it.
+        assert max(row["step"] for row in rows(workdir)) - kept <= 2 * save_every
     code, errors = finish(begin(workdir), timeout=1200)
     assert code == 0, errors
     assert rows(workdir) == rows(tmp_path / "whole")
