@@ -170,10 +170,10 @@ class SelfAttention(nn.Module):
         """
         heads, names = (self.num_heads, self.head_dim), ("heads", "head_dim")
         project = functools.partial(Dense, initializer_range=self.initializer_range, dtype=self.dtype)
-        # [batch, length, heads, head_dim] each
         init = None
         if self.attention_init == "mimetic" and self.is_initializing():
             init = _same_start(self.make_rng("params"), hidden.shape[-1], self.head_dim)
+        # [batch, length, heads, head_dim] each
         query = project(heads, ("embed", *names), kernel_init=init, name="query")(queries)
         key = project(heads, ("embed", *names), kernel_init=init, name="key")(hidden)
         value = project(heads, ("embed", *names), name="value")(hidden)

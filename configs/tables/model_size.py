@@ -7,7 +7,8 @@ Run:      python -m launch.table --config=configs/tables/model_size.py:preset=la
 Hardware: preset=laptop: 2 CPU cores; one_gpu: one H200; paper: TPU pods
 Time:     preset=laptop: 182 minutes of one core, beside other work; others not run, --plan estimates them
 Expect:   preset=laptop: perplexity 139 (1-96-3; another seed 106) to 115 (8-128-4), not in the paper's order, and SST-2
-          68 to 74 % (docs/results.md); the paper's values stand in the table
+          68 to 74 %, by recipe=small before its attention began nearby (docs/results.md has the flags for that, and
+          says what to expect now); the paper's values stand in the table
 Source:   Devlin et al. 2019, Table 6 and §5.2
 
 The corpus is data/wiki_books with the set nsp-128 (paper: nsp-512 too; laptop: nsp-64 and a vocabulary of 8,192):
