@@ -16,6 +16,7 @@ from ml_collections import config_flags
 
 from bert_jax.config import parse_flags
 from bert_jax.tpu.matrix import Cell
+from bert_jax.training.damage import CheckpointError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Whose step: FILE.py:arg=value,… of configs/.")
 _TOPOLOGY = flags.DEFINE_string("topology", "v5e-8", "An accelerator type (v5e-256) or a shape in chips (v5e:16x16).")
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> int:
         if _MATRIX.value:
             return _write_matrix()
         return _check()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, CheckpointError) as error:
         print(f"compile_check: {error}", file=sys.stderr)
         return 1
 

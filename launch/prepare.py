@@ -44,6 +44,8 @@ def main(argv: list[str]) -> None:
             print(verify(corpus))
             return
         config = build(CorpusConfig, values)
+        if is_object_store(corpus):
+            corpus.exists()  # fails now, and not after hours, where what opens the bucket is not installed
         prepared = prepare(config, directory, _NUM_PROCESSES.value or _num_cores(), show_progress=True)
         if is_object_store(corpus):
             print(f"uploading {directory} to {corpus}", file=sys.stderr)
@@ -51,7 +53,7 @@ def main(argv: list[str]) -> None:
     except KeyboardInterrupt:
         print(f"\nstopped; the same command continues {directory}", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
+    except (ValueError, FileNotFoundError, RuntimeError, ImportError) as error:
         print(f"\nprepare: {error}", file=sys.stderr)
         sys.exit(1)
     print(summary(prepared, corpus))

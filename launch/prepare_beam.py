@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
             print(f"accepted, nothing was run: {corpus} by Beam {' '.join(argv[1:]) or 'on this machine'}")
             return
         manifest = prepare_with_beam(config, corpus, argv[1:])
-    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+    except (ValueError, FileNotFoundError, ModuleNotFoundError, RuntimeError) as error:
         print(f"prepare_beam: {error}", file=sys.stderr)
         sys.exit(1)
     documents = sum(source.get("documents", 0) for source in manifest["documents"]["sources"])

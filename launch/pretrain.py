@@ -76,7 +76,7 @@ def train(argv: list[str], jobs: Mapping[str, Callable[[Any], Job]], example: st
             config_flags.get_config_filename(holder).partition(":")[2],
             config_flags.get_override_values(holder),
         )
-        family = choose("config.family", CONFIG.value.get("family", "bert"), jobs)
+        family = choose("config.family", CONFIG.value.get("family", ""), jobs)
         options = RunOptions(PROFILE_STEPS.value, PEAK_FLOPS.value, FALL_BACK.value)
         return run(jobs[family](CONFIG.value), path, options)
     except (ValueError, FileNotFoundError, WorkdirInUseError, NonFiniteError, CheckpointError) as error:

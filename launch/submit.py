@@ -14,6 +14,7 @@ docs/tpu.md has the way from an empty project. Needs `sky` or `kubectl`, and nei
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,8 @@ def submit(name: str, filled: dict[str, Any], command: list[str]) -> int:
     if _DRY_RUN.value:
         print(f"# {path}\n{text}\n# would run: {shlex.join(command)}")
         return 0
+    if not shutil.which(command[0]):
+        raise ValueError(f"{command[0]} is not on the PATH; docs/tpu.md says how to install it (--dry_run needs none)")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return subprocess.run(command, check=False).returncode

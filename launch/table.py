@@ -26,6 +26,7 @@ from bert_jax.tables.kinds import Table, make_plan, make_table
 from bert_jax.tables.listing import plan_lines
 from bert_jax.tables.plan import Plan
 from bert_jax.tables.runner import Runner
+from bert_jax.training.checkpoint import CheckpointError
 from bert_jax.training.preemption import EXIT_CODE
 from bert_jax.training.workdir import WorkdirInUseError, git_commit, take_lock
 
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> int:
             collect(table, plan)
             return 0
         return run_unit(plan, UNIT.value) if UNIT.value else run_plan(table, plan)
-    except (ValueError, FileNotFoundError, WorkdirInUseError) as error:
+    except (ValueError, FileNotFoundError, WorkdirInUseError, CheckpointError) as error:
         print(f"table: {error}", file=sys.stderr)
         return 1
 

@@ -44,6 +44,7 @@ from bert_jax.corpus.pipeline import (
     check_config,
     claim,
     has_tokenizer,
+    only_process,
     prepare_tokenizer,
     write_manifest,
 )
@@ -77,22 +78,24 @@ def prepare_with_beam(config: CorpusConfig, corpus: AnyPath, arguments: list[str
         ValueError: what Beam's runner or `launch.prepare` would refuse.
         FileNotFoundError: a source or vocabulary that does not exist.
         ModuleNotFoundError: Beam is not installed.
+        RuntimeError: another process of this machine prepares the directory.
     """
     started = time.perf_counter()
     check_arguments(config, corpus, arguments)
     config = check_config(config, corpus)
     corpus.mkdir(parents=True, exist_ok=True)
-    config = claim(config, corpus)
-    documents = _prepare_documents(config, corpus, arguments)
-    tokenizer = _prepare_tokenizer(config, corpus) if config.instances else {}
-    if (corpus / "sample").is_dir():
-        _remove(corpus / "sample")
-    _prepare_instances(config, corpus, arguments)
-    for stream in config.streams:
-        _prepare_stream(config, stream.name, corpus, arguments)
-    names = [each.name for each in (*config.instances, *config.streams)]
-    measured = {"seconds": {"all": time.perf_counter() - started}, "runner": arguments}
-    return write_manifest(config, corpus, documents, tokenizer, names, measured)
+    with only_process(corpus):
+        config = claim(config, corpus)
+        documents = _prepare_documents(config, corpus, arguments)
+        tokenizer = _prepare_tokenizer(config, corpus) if config.instances else {}
+        if (corpus / "sample").is_dir():
+            _remove(corpus / "sample")
+        _prepare_instances(config, corpus, arguments)
+        for stream in config.streams:
+            _prepare_stream(config, stream.name, corpus, arguments)
+        names = [each.name for each in (*config.instances, *config.streams)]
+        measured = {"seconds": {"all": time.perf_counter() - started}, "runner": arguments}
+        return write_manifest(config, corpus, documents, tokenizer, names, measured)
 
 
 def check_arguments(config: CorpusConfig, corpus: AnyPath, arguments: list[str]) -> None:

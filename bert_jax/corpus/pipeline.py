@@ -32,7 +32,7 @@ from bert_jax.corpus.documents import SourceConfig
 from bert_jax.corpus.instances import InstanceConfig
 from bert_jax.corpus.progress import Progress
 from bert_jax.corpus.records import InstanceManifest
-from bert_jax.corpus.remote import AnyPath
+from bert_jax.corpus.remote import AnyPath, is_object_store
 from bert_jax.corpus.shards import ShardsConfig, prepare_instances
 from bert_jax.corpus.sources import KINDS, estimate_text_bytes
 from bert_jax.corpus.stream_shards import StreamShardsConfig, prepare_streams
@@ -177,7 +177,7 @@ def prepare(config: CorpusConfig, directory: Path, num_processes: int, show_prog
     continued = _has_begun(directory)
     seconds: dict[str, float] = {}
     with (
-        _only_process(directory),
+        only_process(directory),
         contextlib.closing(Progress(show_progress)) as progress,
         Workers(num_processes) as workers,
     ):
@@ -277,8 +277,14 @@ def has_tokenizer(directory: AnyPath) -> bool:
 
 
 @contextlib.contextmanager
-def _only_process(directory: Path) -> Iterator[None]:
-    """Hold the directory against a second run; the system lets go of it when this process ends, however it does."""
+def only_process(directory: AnyPath) -> Iterator[None]:
+    """Hold the directory against a second run; the system lets go of it when this process ends, however it does.
+
+    One in a bucket is not held: nothing can be locked there.
+    """
+    if is_object_store(directory):
+        yield
+        return
     with (directory / ".lock").open("w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

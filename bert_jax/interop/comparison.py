@@ -67,6 +67,15 @@ def compare(weights: Weights, directory: Path, inputs: dict[str, np.ndarray] | N
     return Comparison(differences, loading)
 
 
+def require_transformers() -> None:
+    """Refuse a Python that cannot import torch and transformers; some seconds.
+
+    Raises:
+        ValueError: it cannot; what it said, and what to do.
+    """
+    _run_theirs(["-c", "import torch, transformers"], "import torch and transformers")
+
+
 def sample_inputs(weights: Weights) -> dict[str, np.ndarray]:
     """Return rows of random pieces, with padding and two segments where the model has them."""
     config = weights.config
@@ -130,19 +139,24 @@ def _at_real_tokens(values: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 def _their_outputs(directory: Path, inputs: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    python = os.environ.get(PYTHON_VARIABLE, sys.executable)
-    # A PYTHONPATH of ours would show that Python our packages.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with tempfile.TemporaryDirectory() as scratch:
         files = [Path(scratch) / name for name in ("inputs.npz", "outputs.npz")]
         np.savez(files[0], **inputs)  # pyright: ignore[reportArgumentType]
-        command = [python, transformers_outputs.__file__, str(Path(directory).resolve()), *map(str, files)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["it failed without a word"])[-1]
-            raise ValueError(
-                f"{python} cannot load {directory} with transformers: {last}; let the environment variable "
-                f"{PYTHON_VARIABLE} name a Python that has torch and transformers"
-            )
+        arguments = [transformers_outputs.__file__, str(Path(directory).resolve()), *map(str, files)]
+        said = _run_theirs(arguments, f"load {directory} with transformers")
         with np.load(files[1]) as arrays:
-            return dict(arrays), json.loads(done.stdout.splitlines()[-1])
+            return dict(arrays), json.loads(said.splitlines()[-1])
+
+
+def _run_theirs(arguments: list[str], purpose: str) -> str:
+    python = os.environ.get(PYTHON_VARIABLE, sys.executable)
+    # A PYTHONPATH of ours would show that Python our packages.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([python, *arguments], capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it failed without a word"])[-1]
+        raise ValueError(
+            f"{python} cannot {purpose}: {last}; let the environment variable {PYTHON_VARIABLE} name a Python that has "
+            "torch and transformers"
+        )
+    return done.stdout

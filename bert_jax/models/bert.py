@@ -6,6 +6,7 @@ pooler is optional; the embedding table may be padded to a multiple that the har
 """
 
 import dataclasses
+import math
 import re
 from typing import Any, NamedTuple
 
@@ -84,6 +85,11 @@ class BertConfig(TransformerConfig):
         for name in ("vocab_size", "max_position_embeddings", "type_vocab_size", "vocab_size_multiple"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name} is {getattr(self, name)}; it takes 1 or more")
+        if not 0.0 <= self.position_initializer_range < math.inf:
+            raise ValueError(
+                f"model.position_initializer_range is {self.position_initializer_range}; it takes a standard "
+                "deviation, or 0 for initializer_range's"
+            )
         if self.causal and self.attention == "splash":
             raise ValueError('model.attention "splash" has no causal mask here; set it to "xla" for model.causal')
 

@@ -25,7 +25,10 @@ class Estimate:
     seconds_per_unit: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse a device whose rate is not known."""
+        """Refuse a device whose rate is not known, and what is none of it."""
+        for name in ("num_devices", "mfu"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"config.estimate.{name} is {getattr(self, name)}; use a number above 0")
         if not self.flops_per_second and peak_flops(self.device) is None:
             raise ValueError(
                 f"config.estimate.device is {self.device!r}; give one of {', '.join(PEAK_FLOPS)}, or "

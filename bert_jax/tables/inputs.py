@@ -26,12 +26,14 @@ def check_tasks(config: Finetuning, tasks: Iterable[str]) -> None:
 
     Raises:
         FileNotFoundError: says which.
+        ValueError: `tfds:` has no such task, or it names another one.
     """
     for task in tasks:
         if task not in glue.GLUE_TASKS:
             check_files(config.files(task))
             continue
         directory, facts = config.directory(task), glue.GLUE_TASKS[task]
+        glue.GlueData(task=task, directory=directory)  # refuses what it cannot read
         if not directory.startswith(glue.TFDS):
             for file in (facts.train, *facts.held_out.values()):
                 glue.find(task, directory, file)

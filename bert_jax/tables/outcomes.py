@@ -29,11 +29,15 @@ def evaluation_cell(plan: Plan, units: list[Unit], metric: str, published: float
 
 
 def trials(plan: Plan, unit: Unit) -> list[dict[str, Any]]:
-    """Return the results of a unit's restarts there are, those of the plan's seeds, by seed."""
+    """Return the results of a unit's restarts there are, those of the plan's seeds, by seed.
+
+    Of a seed that was trained twice, as under another name of the table's directory, the last counts.
+    """
     folder = unit.directory(plan.table) / RESTARTS / "trials"
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
-    planned = [result for result in results if result["overrides"].get("seed", 0) < unit.restarts]
-    return sorted(planned, key=lambda result: result["overrides"].get("seed", 0))
+    files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    by_seed = {result["overrides"].get("seed", 0): result for result in results}
+    return [by_seed[seed] for seed in sorted(by_seed) if seed < unit.restarts]
 
 
 def score_cell(plan: Plan, unit: Unit, metric: str, published: float = math.nan) -> Cell:

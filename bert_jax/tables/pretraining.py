@@ -1,6 +1,7 @@
 """Units that pretrain BERT and that evaluate what came of it; checkpoints that are given in their place."""
 
 import dataclasses
+import functools
 import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -58,9 +59,12 @@ class Pretraining:
 
     def model(self, size: str) -> BertConfig:
         """Return a size's model with the corpus' vocabulary."""
+        return BertConfig(**named_size(size), vocab_size=self._num_pieces)
+
+    @functools.cached_property
+    def _num_pieces(self) -> int:
         vocab = as_path(self.corpus) / "tokenizer" / "vocab.txt"
-        lines = len(vocab.read_text(encoding="utf-8").split()) if vocab.exists() else self.vocab_size
-        return BertConfig(**named_size(size), vocab_size=lines)
+        return len(vocab.read_text(encoding="utf-8").split()) if vocab.exists() else self.vocab_size
 
     @property
     def all_instances(self) -> tuple[str, ...]:

@@ -97,20 +97,20 @@ class Runner:
             started = time.monotonic()
             code = self._wait(unit, directory, prefix)
             seconds = time.monotonic() - started
+            # Whoever ended a unit that was asked to stop, it is no failure.
+            stopped = code == EXIT_CODE or (self.stopped and code != 0)
+            state = "done" if code == 0 else "stopped" if stopped else "failed"
+            record = Record(
+                state=state,
+                command=tuple(unit.command(self._plan.table)),
+                restarts=unit.restarts,
+                seconds=round(seconds + (before.seconds if before else 0.0), 1),
+                reason=_reason(directory / LOG, code) if state == "failed" else "",
+                finished=time.strftime("%Y-%m-%d %H:%M:%S"),
+            )
+            write_record(directory, record)
         finally:
             lock.close()
-        # Whoever ended a unit that was asked to stop, it is no failure.
-        stopped = code == EXIT_CODE or (self.stopped and code != 0)
-        state = "done" if code == 0 else "stopped" if stopped else "failed"
-        record = Record(
-            state=state,
-            command=tuple(unit.command(self._plan.table)),
-            restarts=unit.restarts,
-            seconds=round(seconds + (before.seconds if before else 0.0), 1),
-            reason=_reason(directory / LOG, code) if state == "failed" else "",
-            finished=time.strftime("%Y-%m-%d %H:%M:%S"),
-        )
-        write_record(directory, record)
         self.stopped |= stopped
         self._say(f"{prefix}{unit.name}: {state} after {seconds:,.0f} s{record.reason and ': ' + record.reason}")
         return record

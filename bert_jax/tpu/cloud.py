@@ -111,8 +111,9 @@ def fill_trial(
     Raises:
         ValueError: several slices or hosts, or a generation without TPU VMs.
     """
-    if topology.num_chips > 8:
-        raise ValueError(f"a trial runs on one host, topology is {topology.name}; use one of at most 8 chips")
+    most = 8 if topology.chip.generation in ("v5e", "v6e") else 4  # chips of a host
+    if topology.num_chips > most:
+        raise ValueError(f"a trial runs on one host, topology is {topology.name}; use one of at most {most} chips")
     return _fill_task(template, topology, name, spot, envs)
 
 

@@ -71,18 +71,21 @@ def find_batches(
 ) -> dict[str, LargestBatch]:
     """Return, for each remat policy, the most rows of a device that fit; exact to `step` rows.
 
-    The batch is split over the devices of the data and fsdp axes, without microbatches.
+    The batch is laid over all devices without microbatches: with `mesh.tensor` a device holds more rows than its share.
+
+    Raises:
+        ValueError: a step that no batch is a multiple of.
     """
+    if not 1 <= step <= MAX_ROWS:
+        raise ValueError(f"--batch_step is {step}; it takes 1 to {MAX_ROWS} rows")
     available = available_bytes(topology)
-    tensor = max(shape.mesh.tensor, 1)
     found, first = {}, 64
     for policy in shape.remat_policies:
         whole = dataclasses.replace(shape.with_remat(policy), train=dataclasses.replace(shape.train, microbatches=1))
 
         def attempt(rows: int, whole: StepShape = whole, policy: str = policy) -> Attempt:
-            batch = rows * topology.num_devices // tensor
             try:
-                program = compile_step(dataclasses.replace(whole, batch_size=batch), topology)
+                program = compile_step(dataclasses.replace(whole, batch_size=rows * topology.num_devices), topology)
             except OutOfMemoryError as error:
                 say(f"remat {policy}, {rows} rows a device: {error}")
                 return Attempt(rows, error.used_bytes, fits=False)

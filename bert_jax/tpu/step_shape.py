@@ -223,7 +223,7 @@ def step_shape(config: Any) -> StepShape:
     """
     values = to_plain(config)
     kinds = {"bert": _pretraining, "elmo": _stream, **dict.fromkeys(FAMILIES, _finetuning)}
-    return kinds[choose("config.family", values.get("family", "bert"), kinds)](values)
+    return kinds[choose("config.family", values.get("family", ""), kinds)](values)
 
 
 def _common(values: dict[str, Any]) -> dict[str, Any]:

@@ -130,7 +130,7 @@ class Checkpoints:
             temporary.replace(path)
 
     def failure(self) -> str | None:
-        """Return why a save has failed, once for each; None when none did or the last is still being written."""
+        """Return what failed, once for each save; None when nothing did or the last is still being written."""
         if not self._manager.is_saving_in_progress():
             self._settle()
         message, self._message = self._message, None
@@ -174,7 +174,7 @@ class Checkpoints:
         self._settle()
         self._delete_old()
         if self._failures:
-            raise CheckpointError(f"the last checkpoint was not written to {self._directory}: {self._message}")
+            raise CheckpointError(f"{self._directory} lacks the last step: {self._message or 'its save failed'}")
 
     def close(self) -> None:
         """Free what saving needs; call `wait` before, to learn about failures."""
@@ -208,15 +208,18 @@ class Checkpoints:
         """
         if jax.process_index() != 0:
             return
-        steps = committed_steps(self._directory.parent)
-        best = best_step({step: self._ranks.get(step, math.inf) for step in steps})
-        for step in {*steps[: -self._max_to_keep]} - {best}:
-            directory = self._directory / str(step)
-            (withdraw(directory, DELETED) or directory).rmtree()
+        try:
+            steps = committed_steps(self._directory.parent)
+            best = best_step({step: self._ranks.get(step, math.inf) for step in steps})
+            for step in {*steps[: -self._max_to_keep]} - {best}:
+                directory = self._directory / str(step)
+                (withdraw(directory, DELETED) or directory).rmtree()
+        except Exception as error:  # the disk's or the bucket's, and no reason to save nothing more
+            self._message = f"an old checkpoint was not deleted ({type(error).__name__}: {error})"
 
     def _note_failure(self, error: Exception) -> None:
         self._failures += 1
-        self._message = f"{type(error).__name__}: {error}"
+        self._message = f"a checkpoint was not written ({type(error).__name__}: {error})"
         if self._failures > 1:
             raise CheckpointError(
                 f"two checkpoints in a row were not written to {self._directory} ({error}); free some space there or "

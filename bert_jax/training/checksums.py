@@ -19,8 +19,8 @@ _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}  # by the bytes of an e
 def checksums(tree: Any) -> dict[str, int]:
     """Return the checksum of each array by its name; of a tree without arrays nothing.
 
-    One flipped bit always changes it, and so do two elements that are exchanged; other damage goes unnoticed once in
-    2^32 times.
+    One flipped bit always changes it; other damage goes unnoticed once in 2^32 times, but for two elements that are
+    exchanged and differ in their highest bit alone, such as x and −x.
 
     Args:
         tree: arrays of up to 32 bits an element, on any mesh; every process of it calls this.

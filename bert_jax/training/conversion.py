@@ -65,6 +65,8 @@ def convert(source: str, target: str, beside: Beside | None = None, check: bool 
         raise ValueError(f"--to is {target!r}; run:DIR, hf:DIR and elmo:DIR are written")
     if check and "hf" not in (scheme, from_scheme):
         raise ValueError("--check compares with transformers, so --from or --to must be hf:")
+    if check:
+        comparison.require_transformers()
     weights, read = addresses.load(source, beside)
     if scheme == checkpoint.RUN:
         write_run(weights, as_path(place), {"converted_from": source})

@@ -179,7 +179,7 @@ def _report(done: int, window: MetricWindow, session: Session) -> None:
     session.reporter.train(done, window)
     window.clear()
     if failure := session.checkpoints.failure():
-        session.reporter.say(f"warning: a checkpoint was not written ({failure}); the next save tries again")
+        session.reporter.say(f"warning: {failure}; the next save tries again")
 
 
 def _fold(window: MetricWindow, config: TrainConfig, session: Session) -> None:

@@ -14,6 +14,7 @@ The model is BERT-Base cased and the data CoNLL-2003 (eng.train, eng.testa). pre
 2017, a tagger of one layer of 200, and an ELMo that a unit pretrains on the windows stream-20 of data/wiki_books:
   python -m launch.prepare \
       --config=configs/corpus.py:name=wiki_books,wikipedia=WIKI,books=BOOKS,vocab_size=8192,sets=stream-20
+(with --corpus=data/small_wiki_books, and --config.elmo.corpus here, if data/wiki_books has another vocabulary).
 """
 
 from typing import Any

@@ -15,7 +15,7 @@ from bert_jax.config import build
 from bert_jax.corpus import beam
 from bert_jax.corpus.buckets import DocumentsConfig, prepare_documents
 from bert_jax.corpus.documents import SourceConfig
-from bert_jax.corpus.pipeline import CorpusConfig, prepare_tokenizer
+from bert_jax.corpus.pipeline import CorpusConfig, only_process, prepare_tokenizer
 from bert_jax.corpus.progress import Progress
 from bert_jax.corpus.records import read_manifest
 from bert_jax.corpus.sources import sized_inputs
@@ -131,6 +131,10 @@ def test_beam_makes_the_same_corpus_to_the_bit_and_continues_it(inputs, tmp_path
     for file in (theirs / "instances" / "nsp-128").iterdir():
         file.unlink()
     (theirs / "manifest.json").unlink()
+    with only_process(theirs):
+        done = launch(*command)
+    assert done.returncode == 1
+    assert "another process prepares" in done.stderr
     done = launch(*command)
     assert done.returncode == 0, done.stderr
     assert files(theirs) == files(ours)

@@ -257,7 +257,7 @@ def test_a_config_key_that_came_later_has_its_default(inputs, tmp_path):
 
 
 def test_two_runs_in_one_directory_are_refused(inputs, tmp_path):
-    with pipeline._only_process(tmp_path), pytest.raises(RuntimeError, match="another process prepares"):
+    with pipeline.only_process(tmp_path), pytest.raises(RuntimeError, match="another process prepares"):
         prepare(make_config(inputs), tmp_path, num_processes=1)
     prepare(make_config(inputs), tmp_path, num_processes=1)
 

@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.util
 import json
 import os
 import signal
@@ -102,6 +103,16 @@ def test_a_missing_source_is_told_without_a_traceback(tmp_path):
     assert done.returncode == 1
     assert "matches no file" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.entry
+@pytest.mark.skipif(importlib.util.find_spec("gcsfs") is not None, reason="what opens a bucket is installed here")
+def test_a_bucket_that_cannot_be_opened_is_told_before_anything_is_prepared(text):
+    done = run(f"--config=configs/corpus.py:name=text,path={text},vocab_size=160", "--corpus=gs://bucket/not_prepared")
+    assert done.returncode == 1
+    assert "gcsfs" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (ROOT / "data" / "not_prepared").exists()
 
 
 @pytest.mark.entry

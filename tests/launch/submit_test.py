@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +9,11 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def submit(*arguments):
+def submit(*arguments, **environment):
     command = [sys.executable, "-m", "launch.submit", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.mark.entry
@@ -27,6 +30,16 @@ def test_a_dry_run_prints_file_and_command_and_writes_nothing(route, runs):
     filled = yaml.safe_load(done.stdout)
     assert "--config=configs/bert.py:size=base,phase=1" in str(filled)
     assert not (ROOT / "build" / "cloud" / "base-1.yaml").exists()
+
+
+@pytest.mark.entry
+def test_without_its_tool_a_route_says_what_to_install(tmp_path):
+    done = submit(
+        "--route=gke", "--topology=v5e-16", "--corpus=gs://b/corpus", "--workdir=gs://b/runs/base-1", "--image=i", "--",
+        "--config=configs/bert.py:size=base,phase=1", PATH=str(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("submit: kubectl is not on the PATH; docs/tpu.md says how to install it")
 
 
 @pytest.mark.entry

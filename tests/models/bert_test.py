@@ -257,6 +257,12 @@ def test_positions_begin_with_the_asked_spread(spread, expected):
     assert np.std(params["embeddings"]["position_embeddings"]) == pytest.approx(expected, rel=0.15)
 
 
+@pytest.mark.parametrize("spread", [-0.1, float("inf"), float("nan")])
+def test_a_spread_of_positions_that_is_none_is_refused(spread):
+    with pytest.raises(ValueError, match=r"model\.position_initializer_range is .*; it takes a standard deviation"):
+        tiny_config(position_initializer_range=spread)
+
+
 def test_unknown_attention_inits_are_refused():
     with pytest.raises(ValueError, match=r"attention_init.*'tied'.*normal.*mimetic"):
         tiny_config(attention_init="tied")

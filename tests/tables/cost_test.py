@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import pytest
 
@@ -35,3 +37,7 @@ def test_hours_are_of_the_named_device():
     assert [format_hours(90.0), format_hours(7200.0)] == ["1.5 min", "2.0 h"]
     with pytest.raises(ValueError, match=r"config.estimate.device is 'TPU v9'; give one of TPU v2"):
         Estimate("TPU v9")
+    wrongs: list[dict[str, Any]] = [{"mfu": 0.0}, {"num_devices": 0}]
+    for wrong in wrongs:
+        with pytest.raises(ValueError, match=r"config\.estimate\..* is 0.*; use a number above 0"):
+            Estimate("TPU v5e", **wrong)

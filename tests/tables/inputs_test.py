@@ -20,11 +20,11 @@ FILES = (
 
 @pytest.fixture
 def place(tmp_path):
-    """A directory with a corpus, the tasks' files and a BERT of the size 4-96-3, as far as they are looked at."""
+    """A directory with a corpus, the tasks' files and a BERT of the size 4-48-3, as far as they are looked at."""
     for file in (*(f"glue/{file}" for file in FILES), "corpus/instances/nsp-64/manifest.json"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("")
-    config = BertConfig(**named_size("4-96-3"), vocab_size=10)
+    config = BertConfig(**named_size("4-48-3"), vocab_size=10)
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text(json.dumps(bert_json.write(config, {})))
     return tmp_path
@@ -38,7 +38,7 @@ def table(place, **overrides):
 
 
 def test_a_table_whose_inputs_are_there_is_taken(place):
-    table(place, checkpoints=f"4-96-3=hf:{place / 'bert'}").check()
+    table(place, checkpoints=f"4-48-3=hf:{place / 'bert'}").check()
 
 
 def test_a_corpus_or_a_set_of_rows_that_is_not_there_is_refused(place):
@@ -59,9 +59,22 @@ def test_files_of_tfds_are_not_looked_for(place):
     table(place, **{"finetuning.glue": "tfds:glue", "finetuning.sick": str(place / "glue")}).check()
 
 
+@pytest.mark.parametrize(
+    ("glue", "sick", "message"),
+    [
+        ("tfds:glue", "", "'tfds:glue'; for sick give the folder of its files"),
+        ("tfds:glue/mrpc", "{place}/glue", "'tfds:glue/mrpc'; for sst2 give .*, tfds:glue, tfds:glue/sst2"),
+    ],
+    ids=["a task that is not in GLUE", "another task's name"],
+)
+def test_what_tfds_has_not_is_refused_before_anything_runs(place, glue, sick, message):
+    with pytest.raises(ValueError, match=message):
+        table(place, **{"finetuning.glue": glue, "finetuning.sick": sick.format(place=place)}).check()
+
+
 def test_a_checkpoint_of_another_size_than_its_row_is_refused(place):
-    with pytest.raises(ValueError, match=r"has num_hidden_layers 4, 2-96-3 in config\.checkpoints says 2"):
-        table(place, checkpoints=f"2-96-3=hf:{place / 'bert'}").check()
+    with pytest.raises(ValueError, match=r"has num_hidden_layers 4, 2-48-3 in config\.checkpoints says 2"):
+        table(place, checkpoints=f"2-48-3=hf:{place / 'bert'}").check()
 
 
 def test_files_of_named_entities_are_looked_for_in_their_directory(place):
@@ -88,7 +101,7 @@ def test_the_layers_of_the_model_are_held_against_the_configs(place):
             "tagging.test": "",
         }
     )
-    with pytest.raises(ValueError, match=r"num_hidden_layers 4, hidden_size 96, config\.num_layers .* says 6, 384"):
+    with pytest.raises(ValueError, match=r"num_hidden_layers 4, hidden_size 48, config\.num_layers .* says 6, 384"):
         make_table(config).check()
 
 

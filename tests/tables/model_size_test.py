@@ -1,9 +1,11 @@
 import json
+import os
 from typing import Any
 
 import pytest
 
 from bert_jax.tables.kinds import make_plan, make_table
+from bert_jax.tables.outcomes import trials
 from bert_jax.tables.plan import Record, write_record
 from configs.tables import model_size, small_berts
 
@@ -46,32 +48,42 @@ def test_without_results_every_place_says_not_run(tmp_path):
 def test_results_stand_beside_the_papers_values_with_mean_spread_and_difference(tmp_path):
     one = table()
     plan = make_plan(one, tmp_path)
-    evaluated(plan, "4-96-3", 200.0)
-    scored(plan, "mrpc-4-96-3", 0.70, 0.72, None)
-    scored(plan, "sst2-4-96-3", 0.80)
-    finish(plan, "sst2-4-96-3", "failed", "out of memory")
-    finish(plan, "pretrain-8-128-4", "failed", "the loss is not finite")
+    evaluated(plan, "4-48-3", 200.0)
+    scored(plan, "mrpc-4-48-3", 0.70, 0.72, None)
+    scored(plan, "sst2-4-48-3", 0.80)
+    finish(plan, "sst2-4-48-3", "failed", "out of memory")
+    finish(plan, "pretrain-8-64-4", "failed", "the loss is not finite")
     report = one.report(plan)
     rows = {
         row[0].text: dict(zip([c.title for c in report.table.columns], row, strict=True)) for row in report.table.rows
     }
-    assert rows["4-96-3"]["perplexity"].beside(2) == "paper 3.99, difference +196.01"
-    mrpc = rows["4-96-3"]["MRPC"]
+    assert rows["4-48-3"]["perplexity"].beside(2) == "paper 3.99, difference +196.01"
+    mrpc = rows["4-48-3"]["MRPC"]
     assert mrpc.main(1) == "71.0 ± 1.4"
     left_out = "1 of 3 left out (degenerate: the same prediction for every row)"
     assert mrpc.beside(1) == f"{left_out}, paper 86.7, difference −15.7"
-    assert rows["4-96-3"]["SST-2"].beside(1).startswith("failed: out of memory, 1 of 3 runs, ")
-    assert rows["8-128-4"]["SICK"].main(1) == "blocked: pretrain-8-128-4 failed"
+    assert rows["4-48-3"]["SST-2"].beside(1).startswith("failed: out of memory, 1 of 3 runs, ")
+    assert rows["8-64-4"]["SICK"].main(1) == "blocked: pretrain-8-64-4 failed"
     assert any("1,146" in note for note in report.notes)
     assert [picture.name for picture in report.pictures] == [
         "perplexity_parameters", "perplexity_flops", "score_perplexity",
     ]  # fmt: skip
 
 
+def test_a_seed_that_was_trained_twice_counts_once(tmp_path):
+    one = table()
+    plan = make_plan(one, tmp_path)
+    scored(plan, "mrpc-4-48-3", 0.70, 0.72)
+    again = plan.unit("mrpc-4-48-3").directory(plan.table) / "restarts" / "trials" / "named_otherwise.json"
+    again.write_text(json.dumps({"overrides": {"seed": 1}, "last": {"accuracy": 0.74}}))
+    os.utime(again, (2e9, 2e9))
+    assert [trial["last"]["accuracy"] for trial in trials(plan, plan.unit("mrpc-4-48-3"))] == [0.70, 0.74]
+
+
 def test_a_new_size_or_seed_changes_no_other_unit():
     keys = {unit.name: unit.key for unit in table().units()}
-    more = {unit.name: unit.key for unit in table(sizes=("1-96-3", "3-96-3"), **{"finetuning.restarts": 9}).units()}
-    assert "sick-3-96-3" in more
+    more = {unit.name: unit.key for unit in table(sizes=("1-48-3", "3-48-3"), **{"finetuning.restarts": 9}).units()}
+    assert "sick-3-48-3" in more
     assert {name: key for name, key in more.items() if name in keys} == {n: keys[n] for n in more if n in keys}
     assert {unit.restarts for unit in table(**{"finetuning.restarts": 9}).units() if unit.launcher == "sweep"} == {9}
 

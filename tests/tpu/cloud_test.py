@@ -87,7 +87,8 @@ def test_every_generation_has_a_route():
     [
         (lambda: task(parse_topology("v5e-8", 2)), "--route=gke"),
         (lambda: task(parse_topology("tpu7x-8")), "--route=gke"),
-        (lambda: trial(parse_topology("v5e-16")), "one host"),
+        (lambda: trial(parse_topology("v5e-16")), "one host.* at most 8 chips"),
+        (lambda: trial(parse_topology("v4-16")), "one host.* at most 4 chips"),
         (lambda: cloud.fill_jobset(TEMPLATES["jobset"], parse_topology("v3-8"), JOB), "--route=skypilot"),
         (lambda: cloud.CloudJob("a", "corpus", "gs://b/w", ("--config=x",)), "gs://my-bucket/corpus"),
         (lambda: cloud.CloudJob("a", "gs://b/c", "gs://BUCKET/w", ("--config=x",)), "workdir"),

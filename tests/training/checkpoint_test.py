@@ -184,7 +184,7 @@ def test_two_failures_in_a_row_stop_the_run(checkpoints, monkeypatch):
 def test_a_last_save_that_failed_fails_the_run(checkpoints, monkeypatch):
     break_writing(monkeypatch, "save")
     checkpoints.save(1, make_state(1), meta())
-    with pytest.raises(CheckpointError, match="the last checkpoint was not written"):
+    with pytest.raises(CheckpointError, match="lacks the last step: a checkpoint was not written"):
         checkpoints.wait()
 
 

@@ -8,7 +8,7 @@ import pytest
 from bert_jax.config import build
 from bert_jax.corpus.vocabulary import WordPiece, WordPieceSettings
 from bert_jax.inference.fill_mask import MaskFiller, Query
-from bert_jax.interop import huggingface, name_map
+from bert_jax.interop import comparison, huggingface, name_map
 from bert_jax.interop.weights import Beside, Weights
 from bert_jax.models.bert import BertConfig
 from bert_jax.objectives.masked_lm import MaskedLmObjective
@@ -131,3 +131,16 @@ def test_a_run_has_its_own_vocabulary(tmp_path, weights):
         addresses.load(f"run:{tmp_path / 'run'}", Beside(do_lower_case=True))
     with pytest.raises(ValueError, match="so --from or --to must be hf:"):
         convert(f"run:{tmp_path / 'run'}", f"run:{tmp_path / 'other'}", check=True)
+
+
+def test_nothing_is_written_when_there_is_nothing_to_compare_with(tmp_path, weights, monkeypatch):
+    write_run(weights, tmp_path / "run", {})
+    lacking = tmp_path / "python"
+    lacking.write_text("#!/bin/sh\necho \"ModuleNotFoundError: No module named 'torch'\" >&2\nexit 1\n")
+    lacking.chmod(0o755)
+    monkeypatch.setenv(comparison.PYTHON_VARIABLE, str(lacking))
+    with pytest.raises(
+        ValueError, match=r"cannot import torch and transformers: ModuleNotFoundError.*'torch'; let the"
+    ):
+        convert(f"run:{tmp_path / 'run'}", f"hf:{tmp_path / 'hf'}", check=True)
+    assert not (tmp_path / "hf").exists()

@@ -2,7 +2,10 @@ import jax
 import pytest
 from etils import epath
 
+from bert_jax.training import checkpoint
+from bert_jax.training.checkpoint import Checkpoints, committed_steps
 from bert_jax.training.damage import DAMAGED, CheckpointError, DamagedCheckpointError, not_restored, withdraw
+from tests.training.checkpoint_test import make_state, meta
 
 STEP = epath.Path("checkpoints/8")
 
@@ -68,3 +71,24 @@ def test_in_a_bucket_a_step_loses_its_commit_file(bucket):
         (step / name).write_text("content")
     assert withdraw(step, DAMAGED) is None
     assert [path.name for path in step.iterdir()] == ["content"]
+
+
+def test_an_old_checkpoint_that_cannot_be_deleted_is_told_and_deleted_by_the_next_save(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, max_to_keep=1)
+    checkpoints.save(1, make_state(1), meta())
+    checkpoints.save(2, make_state(2), meta())
+    checkpoints._manager.wait_until_finished()
+
+    def refused(directory, suffix):
+        raise PermissionError(f"no {suffix} for {directory.name}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "withdraw", refused)
+        checkpoints.save(3, make_state(3), meta())
+        assert checkpoints.failure() == "an old checkpoint was not deleted (PermissionError: no .deleted for 1)"
+        checkpoints.wait()
+        assert committed_steps(tmp_path) == [1, 2, 3]
+    checkpoints.save(4, make_state(4), meta())
+    checkpoints.wait()
+    assert committed_steps(tmp_path) == [4]
+    checkpoints.close()

@@ -129,6 +129,12 @@ def test_narrow_models_begin_with_the_spread_of_base_and_a_rate_by_their_width()
     assert deep.model.initializer_range == base.model.initializer_range == 0.02
     assert deep.optim.peak_learning_rate == pytest.approx(0.4 * demo.optim.peak_learning_rate)
     assert deep.optim.peak_learning_rate == pytest.approx(6 * base.optim.peak_learning_rate)
+    # Narrower than 128: the rate goes with the spread; the deeper ones keep both.
+    narrow, both = (bert.get_config(f"size={size},recipe=small,preset=laptop") for size in ("1-32-2", "4-64-4"))
+    assert narrow.optim.peak_learning_rate == pytest.approx(2 * demo.optim.peak_learning_rate)
+    assert narrow.model.initializer_range == pytest.approx(2 * demo.model.initializer_range)
+    assert both.optim.peak_learning_rate == pytest.approx(deep.optim.peak_learning_rate)
+    assert both.model.initializer_range == deep.model.initializer_range
     assert demo.to_dict() == bert.get_config("size=demo,preset=laptop").to_dict()
     for config in (wide, deep, base):
         assert config.model.attention_init == "mimetic"
