@@ -34,7 +34,7 @@ demo: $(CORE)  ## prepare text, pretrain a small BERT and let it fill masks (2 c
 	$(RUN) -m launch.demo
 
 test: $(DEV)  ## run the default tests
-	$(RUN) -m pytest -m "not slow and not multidevice and not shared and not parity and not tpu and not cloud and not beam" $(ARGS)
+	$(RUN) -m pytest -n 2 --dist=loadfile -m "not slow and not multidevice and not shared and not parity and not tpu and not cloud and not beam" $(ARGS)
 
 test-long: $(DEV)  ## run the tests that `make test` leaves out: slow, on 8 faked devices, on shared data
 	$(RUN) -m pytest -m "(slow or shared) and not multidevice and not parity and not tpu and not cloud and not beam" $(ARGS)

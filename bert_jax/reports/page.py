@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from bert_jax.reports.results_table import ResultsTable
 
 MARKDOWN, CSV, PAGE = "table.md", "table.csv", "report.html"
-PIXELS_PER_INCH = 150
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Picture:
     def png(self) -> bytes:
         """Return the file's content."""
         image = io.BytesIO()
-        self.figure.savefig(image, format="png", dpi=PIXELS_PER_INCH)
+        self.figure.savefig(image, format="png", dpi="figure")
         return image.getvalue()
 
 

@@ -5,27 +5,28 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from bert_jax.reports.sweep_plot import COLORS, DASHES, GREY, MARKERS
+from bert_jax.reports.sweep_plot import COLORS, DASHES, GREY, MARKERS, PIXELS_PER_INCH
 
-# Points (1/72 inch) from a result to its label; the first that is free is taken.
-_LABEL_PLACES = (
-    (6, 4),
-    (6, -10),
-    (-6, 4),
-    (-6, -10),
-    (0, 9),
-    (0, -15),
-    (6, 14),
-    (6, -20),
-    (-6, 14),
-    (-6, -20),
-    (0, 20),
+# Points (1/72 inch) from a result to its label; the first that is free is taken. Far ones have a line to their point.
+_NEAR_PLACES = ((6, 4), (6, -10), (-6, 4), (-6, -10), (0, 9), (0, -15))
+_FAR_PLACES = (
+    (16, 14),
+    (16, -20),
+    (-16, 14),
+    (-16, -20),
+    (28, 2),
+    (-28, 2),
+    (16, 26),
+    (-16, 26),
+    (16, -32),
+    (-16, -32),
 )
 
 
@@ -109,22 +110,44 @@ def _thin_ticks(axis: Any, low: float, high: float) -> None:
 
 
 def _label(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
-    """Write the labels, each at the first of some places beside its point where no mark or other text is."""
+    """Write the labels, each at the first of some places where nothing is and where no other point is nearer."""
     figure.draw_without_rendering()  # for places in pixels
     legend = axes.get_legend()
     taken = [legend.get_window_extent()] if legend else []
-    taken += [Bbox([place - 3, place + 3]) for place in (axes.transData.transform((p.x, p.y)) for p in points)]
-    for point in points:
+    marks = [_mark(axes, point) for point in points]
+    for point, mark in zip(points, marks, strict=True):
         text = axes.annotate(
             point.label, (point.x, point.y), (0, 0), textcoords="offset points", fontsize=7.5, color=GREY
         )
         text.set_in_layout(False)  # which would move the axes to make room for it
-        for place in (*_LABEL_PLACES, _LABEL_PLACES[0]):  # beside its point, if all are taken
+        for place in (*_NEAR_PLACES, *_FAR_PLACES, _NEAR_PLACES[0]):  # the first, if all are taken
             text.set(position=place, horizontalalignment="left" if place[0] > 0 else "right" if place[0] else "center")
-            box = text.get_window_extent()
-            if not any(box.overlaps(other) for other in taken):
+            box = text.get_window_extent().padded(3)
+            inside = figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
+            free = inside and not any(box.overlaps(other) for other in (*taken, *marks))
+            nearest = np.min([_distances(box, one) for one in marks], axis=0)
+            if free and (place in _FAR_PLACES or np.all(_distances(box, mark) <= nearest)):
                 break
         taken.append(box)
+        if text.get_position() in _FAR_PLACES:
+            axes.annotate(
+                "", (point.x, point.y), text.get_position(), textcoords="offset points",
+                arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5},
+            ).set_in_layout(False)  # fmt: skip
+
+
+def _mark(axes: Axes, point: Point) -> Bbox:
+    """Return the box of a point's mark and of its error bar, in pixels."""
+    error = 0.0 if math.isnan(point.error) else point.error
+    low, high = (axes.transData.transform((point.x, point.y + side * error)) for side in (-1.0, 1.0))
+    return Bbox([low - 3, high + 3])
+
+
+def _distances(text: Bbox, mark: Bbox) -> tuple[float, float]:
+    """Return how far a mark is from a text's box, and the mark's middle from the middle of the line."""
+    x, y = (mark.x0 + mark.x1) / 2, (mark.y0 + mark.y1) / 2
+    across = max(text.x0 - x, x - text.x1, 0.0)
+    return math.hypot(across, max(text.y0 - y, y - text.y1, 0.0)), math.hypot(across, (text.y0 + text.y1) / 2 - y)
 
 
 def bars(title: str, y: Axis, ours: Series, published: Series) -> Figure:
@@ -155,7 +178,7 @@ def bars(title: str, y: Axis, ours: Series, published: Series) -> Figure:
 
 
 def _blank(title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    figure = Figure(figsize=(7.2, 4.6), dpi=PIXELS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)  # no pyplot: no window, no global state
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=11)

@@ -5,10 +5,9 @@ Run:      python -m launch.table --config=configs/tables/model_size.py:preset=la
           python -m launch.table --config=configs/tables/model_size.py --unit=pretrain-12-768-12
           python -m launch.table --config=configs/tables/model_size.py --config.checkpoints=12-768-12=hf:DIR
 Hardware: preset=laptop: 2 CPU cores; one_gpu: one H200; paper: TPU pods
-Time:     preset=laptop: 182 minutes of one core, beside other work; others not run, --plan estimates them
-Expect:   preset=laptop: perplexity 139 (1-96-3; another seed 106) to 115 (8-128-4), not in the paper's order, and SST-2
-          68 to 74 %, by recipe=small before its attention began nearby (docs/results.md has the flags for that, and
-          says what to expect now); the paper's values stand in the table
+Time:     preset=laptop: 76 minutes, a unit a core, beside other work; others not run, --plan estimates them
+Expect:   preset=laptop: perplexity 99, 94, 88, 81, 68, 66 from 1-48-3 to 8-64-4 (token frequencies: 1,096), SST-2 62 to
+          70 %; docs/results.md has all; the paper's values stand in the table
 Source:   Devlin et al. 2019, Table 6 and §5.2
 
 The corpus is data/wiki_books with the set nsp-128 (paper: nsp-512 too; laptop: nsp-64 and a vocabulary of 8,192):

@@ -1,6 +1,8 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from bert_jax.reports.result_plots import Axis, Point, Series, bars, scatter
 
 
@@ -22,6 +24,24 @@ def test_labels_of_near_points_do_not_overlap():
     boxes = [text.get_window_extent() for text in axes.texts]
     assert not any(one.overlaps(other) for number, one in enumerate(boxes) for other in boxes[:number])
     assert axes.lines[0].get_linestyle() == "None"
+
+
+def test_every_label_is_nearest_to_its_own_point_or_has_a_line_to_it():
+    points = tuple(
+        Point(x, y, f"{x}-{y}") for x, y in ((4.6, 99.0), (4.9, 94.0), (4.9, 88.0), (5.4, 81.0), (60.0, 3.0))
+    )
+    figure = scatter("t", Axis("x", log=True), Axis("y", log=True), [Series("ours", points)])
+    axes: Any = figure.axes[0]
+    marks = [axes.transData.transform((point.x, point.y)) for point in points]
+    lines = [text for text in axes.texts if not text.get_text()]
+    for point, mark in zip(points, marks, strict=True):
+        (text,) = (text for text in axes.texts if text.get_text() == point.label)
+        box = text.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.x1
+        distances = [np.hypot(max(box.x0 - x, x - box.x1, 0), (box.y0 + box.y1) / 2 - y) for x, y in marks]
+        own = np.hypot(max(box.x0 - mark[0], mark[0] - box.x1, 0), (box.y0 + box.y1) / 2 - mark[1])
+        assert own == min(distances) or any(line.xy == (point.x, point.y) for line in lines)
 
 
 def test_a_logarithmic_axis_of_less_than_a_decade_has_few_round_ticks():
