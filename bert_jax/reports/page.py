@@ -157,7 +157,7 @@ h1 { font-size: 1.4rem; line-height: 1.2; margin: .5rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .55rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top; }
 thead th { border-bottom: 2px solid #333; vertical-align: bottom; }
-tbody th, thead th:first-child { text-align: left; }
+tbody th, thead th:first-child { text-align: left; min-width: 6em; }
 td { white-space: nowrap; }
 small { display: block; color: #666; font-size: .85em; white-space: normal; }
 .missing { color: #666; font-style: italic; white-space: normal; }
