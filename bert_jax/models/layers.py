@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.spmd import logical_to_mesh_axes
 from jaxtyping import Array, Float, UInt32
 
 # The finalizer of MurmurHash3 (public domain, Austin Appleby): every input bit moves every output bit.
@@ -327,3 +328,10 @@ def _masked_backward(rate: float, seed: Any, gradient: Array) -> tuple[Array, No
 
 
 _masked.defvjp(_masked_forward, _masked_backward)
+
+
+def dividing_axes(name: str, size: int, mesh: jax.sharding.AbstractMesh) -> tuple[str, ...]:
+    """Return the mesh axes that split a logical axis of this size; none where they do not divide it."""
+    (axes,) = logical_to_mesh_axes((name,)) or ((),)
+    axes = (axes,) if isinstance(axes, str) else axes or ()
+    return axes if size % math.prod(mesh.shape[axis] for axis in axes) == 0 else ()

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Float32, UInt32
 
 from bert_jax.config import choose
-from bert_jax.models.layers import dropout, fold_seed, on_cpu, uniform, with_axes
+from bert_jax.models.layers import dividing_axes, dropout, fold_seed, on_cpu, uniform, with_axes
 from bert_jax.models.transformer import DTYPES
 
 DIRECTIONS = 2  # forward, backward
@@ -121,31 +122,38 @@ class LstmStacks(nn.Module):
             dropout_seed: None switches dropout off.
         """
         config, dtype = self.config, DTYPES[self.config.dtype]
-        clips = (config.cell_clip, config.proj_clip)
+        read_words = functools.partial(lstm_layer, (config.cell_clip, config.proj_clip))
         times = None if mask is None else mask.T[:, :, None]
         hidden = jnp.swapaxes(inputs.astype(dtype), 1, 2)  # [directions, words, batch, projection]
         outputs, cells, hiddens = [], [], []
-        gates = (config.n_layers, DIRECTIONS, -1, GATES * config.dim)
-        kernels = (self.input_kernel.reshape(gates), self.hidden_kernel.reshape(gates))
-        stacked = _Weights(*kernels, self.bias.reshape(config.n_layers, DIRECTIONS, -1), self.projection)
-        by_layer: Any = _unstack(stacked)
+        sites = (*range(config.n_layers), _OUTPUT_SITE)
+        seeds = [None if dropout_seed is None else fold_seed(dropout_seed, site) for site in sites]
+        parameters = (self.input_kernel, self.hidden_kernel, self.bias)
+        flat = [each.reshape(*each.shape[:-2], GATES * config.dim) for each in parameters]
+        by_layer: Any = _unstack(_Weights(*flat, projection=self.projection))
         for layer, weights in enumerate(by_layer):
-            hidden = dropout(hidden, config.dropout, _site_seed(dropout_seed, layer))
+            hidden = dropout(hidden, config.dropout, seeds[layer])
             cell = jnp.swapaxes(state.cell[:, layer], 0, 1)
             before = jnp.swapaxes(state.hidden[:, layer], 0, 1)
-            result: Any = lstm_layer(clips, hidden, times, weights, cell, before)
-            read, cell, after = result
+            read, cell, after = _by_rows(read_words, hidden, times, weights, cell, before)
             hidden = read + hidden if layer and config.use_skip_connections else read
             outputs.append(hidden)
             cells.append(jnp.swapaxes(cell, 0, 1))
             hiddens.append(jnp.swapaxes(after, 0, 1))
-        outputs[-1] = dropout(outputs[-1], config.dropout, _site_seed(dropout_seed, _OUTPUT_SITE))
+        outputs[-1] = dropout(outputs[-1], config.dropout, seeds[-1])
         after_all = LstmState(jnp.stack(cells, axis=1), jnp.stack(hiddens, axis=1))
         return jnp.swapaxes(jnp.stack(outputs), 2, 3), after_all
 
 
-def _site_seed(seed: Array | None, site: int) -> Array | None:
-    return None if seed is None else fold_seed(seed, site)
+def _by_rows(layer: Any, inputs: Array, *others: Any) -> Any:
+    """Run a layer on each device's rows: left to itself the compiler lets every device read all rows, in the loops."""
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = dividing_axes("batch", inputs.shape[2], mesh) if mesh.auto_axes else ()
+    if math.prod(mesh.shape[axis] for axis in axes) == 1:
+        return layer(inputs, *others)
+    rows, state = PartitionSpec(None, None, axes), PartitionSpec(None, axes)  # a mask's axes are as a state's
+    specs = {"in_specs": (rows, state, PartitionSpec(), state, state), "out_specs": (rows, state, state)}
+    return jax.shard_map(layer, **specs, check_vma=False)(inputs, *others)
 
 
 class _Weights(NamedTuple):

@@ -11,9 +11,10 @@ import typing
 
 import jax
 import jax.numpy as jnp
-from flax.linen.spmd import logical_to_mesh_axes
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
+
+from bert_jax.models.layers import dividing_axes
 
 _LANES = 128  # rows of a kernel's blocks come in multiples of it
 _BLOCKS = (512, 256, _LANES)  # tokens; the largest that divides a row
@@ -38,17 +39,10 @@ def splash_attention(
     if not mesh.auto_axes:  # no mesh, or the caller has dealt out the rows already
         return _attend(*arguments)
     # The compiler cannot split a kernel, so that is said here.
-    batch = _dividing_axes("batch", query.shape[0], mesh)
-    tokens = PartitionSpec(batch, None, _dividing_axes("heads", query.shape[2], mesh), None)
+    batch = dividing_axes("batch", query.shape[0], mesh)
+    tokens = PartitionSpec(batch, None, dividing_axes("heads", query.shape[2], mesh), None)
     specs = (tokens, tokens, tokens, PartitionSpec(batch, None))
     return jax.shard_map(_attend, in_specs=specs, out_specs=tokens, check_vma=False)(*arguments)
-
-
-def _dividing_axes(name: str, size: int, mesh: jax.sharding.AbstractMesh) -> tuple[str, ...]:
-    """Return the mesh axes that split a logical axis of this size; none where they do not divide it."""
-    (axes,) = logical_to_mesh_axes((name,)) or ((),)
-    axes = (axes,) if isinstance(axes, str) else axes or ()
-    return axes if size % math.prod(mesh.shape[axis] for axis in axes) == 0 else ()
 
 
 def token_groups(mask: Bool[Array, "batch 1 queries length"]) -> Int[Array, "batch length"]:

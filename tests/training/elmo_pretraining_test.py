@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
 
@@ -9,9 +10,11 @@ from bert_jax.config import build
 from bert_jax.corpus.streams import read_in_order
 from bert_jax.corpus.word_vocabulary import WordVocabulary
 from bert_jax.models.elmo import ElmoConfig
+from bert_jax.training import elmo_pretraining
 from bert_jax.training.checkpoint import load_params
 from bert_jax.training.elmo_pretraining import ElmoPretrainConfig, build_config, evaluate_checkpoint, make_job
 from bert_jax.training.evaluation import EvalConfig
+from bert_jax.training.mesh import MeshConfig, make_mesh
 from bert_jax.training.throughput import elmo_row_flops
 from configs import elmo
 from tests.training.elmo_runs import pretrain, tiny_config
@@ -49,6 +52,21 @@ def test_a_run_has_its_vocabulary_its_formula_and_perplexities(corpus, workdir):
     assert row["eval/perplexity"] == pytest.approx(math.exp(mean))
     assert row["eval/backward_perplexity"] == pytest.approx(math.exp(row["eval/backward_loss"]))
     assert rows(workdir)[-2]["train/tokens"] == 20 * 8 * 5
+
+
+@pytest.mark.multidevice
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("mesh", [(8, 1, 1), (2, 2, 2)], ids=["data", "data, fsdp and tensor"])
+def test_eight_devices_have_the_losses_and_parameters_of_one(corpus, mesh, tmp_path, monkeypatch):
+    for name, sizes in (("one", (1, 1, 1)), ("eight", mesh)):
+        made = make_mesh(MeshConfig(*sizes), jax.devices()[: math.prod(sizes)])
+        monkeypatch.setattr(elmo_pretraining, "make_mesh", lambda _, made=made: made)
+        assert pretrain(corpus, tmp_path / name, **{"train.log_every_steps": 1}) == 0
+    one, eight = (rows(tmp_path / name) for name in ("one", "eight"))
+    for key in ("train/loss", "eval/loss"):
+        found, expected = ([row[key] for row in each if key in row] for each in (eight, one))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert largest_difference(saved(tmp_path / "eight"), saved(tmp_path / "one")) <= 1e-5
 
 
 def test_a_run_in_two_parts_is_the_whole_run_bit_for_bit(corpus, workdir, tmp_path):
