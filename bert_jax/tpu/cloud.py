@@ -22,19 +22,21 @@ class CloudNames:
         accelerator: in front of an accelerator type's number; "" = no TPU VMs, GKE alone.
         runtime: software version of a TPU VM.
         gke: value of the node selector; "" = not on GKE.
+        single_host_chips: the most chips of a slice that is one host.
     """
 
     accelerator: str
     runtime: str
     gke: str
+    single_host_chips: int = CHIPS_PER_HOST
 
 
 NAMES = {
     "v3": CloudNames("v3", "tpu-ubuntu2204-base", ""),
     "v4": CloudNames("v4", "tpu-ubuntu2204-base", "tpu-v4-podslice"),
-    "v5e": CloudNames("v5litepod", "v2-alpha-tpuv5-lite", "tpu-v5-lite-podslice"),
+    "v5e": CloudNames("v5litepod", "v2-alpha-tpuv5-lite", "tpu-v5-lite-podslice", single_host_chips=8),
     "v5p": CloudNames("v5p", "v2-alpha-tpuv5", "tpu-v5p-slice"),
-    "v6e": CloudNames("v6e", "v2-alpha-tpuv6e", "tpu-v6e-slice"),
+    "v6e": CloudNames("v6e", "v2-alpha-tpuv6e", "tpu-v6e-slice", single_host_chips=8),
     "tpu7x": CloudNames("", "", "tpu7x"),
 }
 
@@ -111,7 +113,7 @@ def fill_trial(
     Raises:
         ValueError: several slices or hosts, or a generation without TPU VMs.
     """
-    most = 8 if topology.chip.generation in ("v5e", "v6e") else 4  # chips of a host
+    most = NAMES[topology.chip.generation].single_host_chips
     if topology.num_chips > most:
         raise ValueError(f"a trial runs on one host, topology is {topology.name}; use one of at most {most} chips")
     return _fill_task(template, topology, name, spot, envs)

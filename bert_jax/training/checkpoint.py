@@ -215,7 +215,7 @@ class Checkpoints:
                 directory = self._directory / str(step)
                 (withdraw(directory, DELETED) or directory).rmtree()
         except Exception as error:  # the disk's or the bucket's, and no reason to save nothing more
-            self._message = f"an old checkpoint was not deleted ({type(error).__name__}: {error})"
+            self._message = self._message or f"an old checkpoint was not deleted ({type(error).__name__}: {error})"
 
     def _note_failure(self, error: Exception) -> None:
         self._failures += 1

@@ -121,14 +121,15 @@ def small_steps():
 
 
 @pytest.mark.parametrize("config", small_steps(), ids=["elmo", "mrpc"])
-def test_other_families_compile_and_exchange_little_beside_gradients(config):
+def test_other_families_compile_and_exchange_gradients_and_little_else(config):
     topology = parse_topology("v5e-4")
     config.data.batch_size = 32
     result = compile_check.check(step_shape(config), topology)
     assert result["fits"]
     assert result["donated_bytes"] >= result["state_bytes"]
-    # The sampled softmax gathers its negatives, and the batch's rows for the gradient of their words: a few MB.
     sent = {kind: total["bytes"] for kind, total in result["collectives"].items()}
+    # ELMo's sampled softmax gathers its negatives, and the batch's rows for the gradient of their words: a few MB.
+    assert sent.keys() == {"all-reduce"} or config.family == "elmo"
     assert sum(sent.values()) <= 1.1 * sent["all-reduce"]
     assert 0 < result["roofline"]["mfu"] <= 1
 

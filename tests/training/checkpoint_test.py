@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 import json
 import shutil
 
@@ -19,6 +20,14 @@ from bert_jax.training.checkpoint import (
 )
 from bert_jax.training.state import TrainState
 from tests.faults.disks import DISKS
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax, of what it gave up
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    yield
+    gc.collect()  # or it is told in some later test, of another file
 
 
 def make_state(value):
@@ -209,7 +218,6 @@ def damages(content):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax, of the reads that it gave up
 def test_damage_to_any_file_is_noticed_or_harmless(checkpoints, tmp_path):
     noise = jax.random.normal(jax.random.key(0), (64, 64))  # does not compress: its bytes are stored as they are
     state = dataclasses.replace(make_state(3), params={"layers": {"kernel": noise}})
@@ -277,7 +285,8 @@ def test_a_step_that_was_set_aside_does_not_count_and_may_be_saved_again(checkpo
 
 
 @pytest.mark.parametrize("disk", DISKS)
-def test_a_disk_that_takes_nothing_is_told_and_what_it_began_never_counts(checkpoints, tmp_path, disk):
+def test_a_disk_that_takes_nothing_is_told_and_what_it_began_never_counts(tmp_path, disk):
+    checkpoints = Checkpoints(tmp_path, max_to_keep=2)
     checkpoints.save(1, make_state(1), meta())
     checkpoints.wait()
     with DISKS[disk](tmp_path / "checkpoints"):
