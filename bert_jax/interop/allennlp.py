@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from bert_jax.models.elmo import ElmoConfig
-from bert_jax.models.recurrent import DIRECTIONS, GATES
+from bert_jax.models.lstm import DIRECTIONS, GATES
 
 OPTIONS_FILE, WEIGHTS_FILE = "options.json", "weights.hdf5"
 _CELL = "RNN_{direction}/RNN/MultiRNNCell/Cell{layer}/LSTMCell"

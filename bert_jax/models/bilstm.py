@@ -1,14 +1,18 @@
 """A stack of bidirectional LSTMs over rows of any lengths, for taggers and heads; classical ones, without projection.
 
-Source: Hochreiter & Schmidhuber 1997; Graves & Schmidhuber 2005, by flax's own cells. `models/recurrent.py` has ELMo's
-LSTMs, which are projected, clipped, and do not meet between the layers.
+Source: Hochreiter & Schmidhuber 1997; Graves & Schmidhuber 2005. Not in them: the forget gate begins with a bias of 1
+(Jozefowicz et al. 2015). `models/recurrent.py` has ELMo's LSTMs, which are projected, clipped, and do not meet between
+the layers.
 """
 
-from typing import Any
-
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+
+from bert_jax.models.lstm import DIRECTIONS, GATES, LstmWeights, read_words
+
+_NO_CLIPS = (0.0, 0.0)
 
 
 class BiLstm(nn.Module):
@@ -32,16 +36,38 @@ class BiLstm(nn.Module):
             inputs: of any width.
             mask: 1 for words, 0 for padding at the row's end, which no word sees and whose outputs mean nothing.
         """
-        hidden, lengths = inputs.astype(jnp.float32), jnp.sum(mask, axis=1)
+        hidden, real = inputs.astype(jnp.float32), jnp.swapaxes(mask, 0, 1)[..., None] > 0  # [words, batch, 1]
         for layer in range(self.layers):
-            # Cells get no name of their own: flax's RNN makes their parameters its own.
-            forward, backward = (
-                nn.RNN(nn.OptimizedLSTMCell(self.cells, parent=None), name=f"{direction}_{layer}")
-                for direction in ("forward", "backward")
-            )
-            read: Any = nn.Bidirectional(forward, backward)(hidden, seq_lengths=lengths)
-            hidden = read  # the carries come with it only when asked for
+            weights = self._weights(layer, hidden.shape[-1])
+            both = jnp.stack([hidden, _reversed(hidden, mask)])
+            zeros = jnp.zeros((DIRECTIONS, len(hidden), self.cells))
+            read, *_ = read_words(_NO_CLIPS, jnp.swapaxes(both, 1, 2), real, weights, zeros, zeros)
+            forward, backward = jnp.swapaxes(read, 1, 2)  # [directions, batch, words, cells]
+            hidden = jnp.concatenate([forward, _reversed(backward, mask)], axis=-1)
         return hidden
+
+    def _weights(self, layer: int, features: int) -> LstmWeights:
+        """Declare a layer's parameters; each gate's hidden kernel begins orthogonal."""
+        gates = GATES * self.cells
+        lecun, orthogonal = nn.initializers.lecun_normal(batch_axis=0), nn.initializers.orthogonal()
+
+        def by_gate(key: Array, shape: tuple[int, int, int]) -> Array:
+            keys = jax.random.split(key, DIRECTIONS * GATES)
+            kernels = jnp.concatenate([orthogonal(each, (self.cells, self.cells)) for each in keys], axis=-1)
+            return kernels.reshape(self.cells, DIRECTIONS, gates).swapaxes(0, 1)
+
+        return LstmWeights(
+            self.param(f"input_kernel_{layer}", lecun, (DIRECTIONS, features, gates)),
+            self.param(f"hidden_kernel_{layer}", by_gate, (DIRECTIONS, self.cells, gates)),
+            self.param(f"bias_{layer}", nn.initializers.zeros, (DIRECTIONS, gates)),
+        )
+
+
+def _reversed(rows: Float[Array, "batch words features"], mask: Int[Array, "batch words"]) -> Array:
+    """Return each row's words from its last to its first; padding stays behind them."""
+    words = jnp.arange(mask.shape[1])
+    left = jnp.sum(mask, axis=1, keepdims=True) - 1 - words
+    return jnp.take_along_axis(rows, jnp.where(left >= 0, left, words)[..., None], axis=1)
 
 
 def ends(

@@ -28,7 +28,7 @@ def checksums(tree: Any) -> dict[str, int]:
     named = jax.tree_util.tree_leaves_with_path(tree)
     if not named:
         return {}
-    sums = jax.device_get(_sums([leaf for _, leaf in named]))
+    sums = jax.device_get([_sum(leaf) for _, leaf in named])
     return {parameter_name(path): int(value) for (path, _), value in zip(named, sums, strict=True)}
 
 
@@ -46,12 +46,8 @@ def other_names(tree: Any, saved: dict[str, int]) -> list[str]:
     return [f"{how} {', '.join(found[:5])}{' …' if len(found) > 5 else ''}" for how, found in differ if found]
 
 
-@jax.jit
-def _sums(arrays: list[jax.Array]) -> list[jax.Array]:  # scalars, which are whole on every device
-    return [_sum(array) for array in arrays]
-
-
-def _sum(array: jax.Array) -> jax.Array:
+@jax.jit  # for each shape, not for a tree: moments have the shapes of parameters, and compiling is most of a first save
+def _sum(array: jax.Array) -> jax.Array:  # a scalar, which is whole on every device
     """Return Σ bits · (2 · index + 1) mod 2^32: an odd factor loses no bit."""
     bits = array.astype(jnp.uint8) if array.dtype == bool else array
     bits = jax.lax.bitcast_convert_type(bits, _UNSIGNED[bits.dtype.itemsize]).astype(jnp.uint32)

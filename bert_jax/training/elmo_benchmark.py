@@ -11,7 +11,8 @@ from bert_jax.config import build, to_plain
 from bert_jax.corpus.characters import CharacterIds
 from bert_jax.input.placement import place_batch
 from bert_jax.models.elmo import ElmoConfig
-from bert_jax.models.recurrent import DIRECTIONS, LstmStacks, RecurrentConfig, zero_state
+from bert_jax.models.lstm import DIRECTIONS
+from bert_jax.models.recurrent import LstmStacks, RecurrentConfig, zero_state
 from bert_jax.objectives.bidirectional_lm import BidirectionalLmConfig, BidirectionalLmObjective
 from bert_jax.training.benchmark import time_steps
 from bert_jax.training.loop import TrainConfig

@@ -120,10 +120,12 @@ def train(
         The last state, saved; and whether the run is complete (or its patience is at an end).
 
     Raises:
-        NonFiniteError: names the first bad step; what was saved before it stays.
+        NonFiniteError: names the first bad step, or the beginning; what was saved before it stays.
         CheckpointError: checkpoints cannot be written.
     """
     window, done, clock, saving = session.window, session.first_step, _Clock(), _Saving()
+    if done == 0 and not _finite(state, session.mesh):  # a restored state was checked when it was saved
+        raise NonFiniteError("the parameters that the run would begin with are not finite; see config.init_from")
     while True:
         last = done >= config.num_steps
         restored = done == session.first_step
@@ -216,13 +218,17 @@ def _evaluate(state: TrainState, done: int, session: Session) -> dict[str, float
 
 def _save(state: TrainState, done: int, meta: dict[str, Any], session: Session) -> None:
     # Finite losses do not prove finite moments, and the last update has not met a loss yet.
-    with sharding.on_mesh(session.mesh):
-        if not bool(_is_finite((state.params, state.opt_state, state.carry))):
-            raise NonFiniteError(f"the state after step {done} is not finite and was not saved; {_advice(session)}")
+    if not _finite(state, session.mesh):
+        raise NonFiniteError(f"the state after step {done} is not finite and was not saved; {_advice(session)}")
     meta |= {"data_fingerprint": session.data_fingerprint, "best_by": dataclasses.asdict(session.best_by)}
     meta |= {"patience": session.patience.to_plain()}
     session.before_writing()
     session.checkpoints.save(done, state, meta)
+
+
+def _finite(state: TrainState, mesh: Mesh) -> bool:
+    with sharding.on_mesh(mesh):
+        return bool(_is_finite((state.params, state.opt_state, state.carry)))
 
 
 @jax.jit
@@ -294,22 +300,23 @@ class _Saving:
     """How long saves held the steps up. What they write in the background shows in the rates of the steps instead."""
 
     def __init__(self) -> None:
-        self._count, self._seconds, self._started = 0, 0.0, time.perf_counter()
+        self._seconds: list[float] = []
+        self._started = time.perf_counter()
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
         """Count a save."""
         before = time.perf_counter()
         yield
-        self._seconds += time.perf_counter() - before
-        self._count += 1
+        self._seconds.append(time.perf_counter() - before)
 
     def tell(self, reporter: Reporter) -> None:
-        """Say it, if there were saves; the share is of all time since the loop began."""
-        if self._count:
-            share = self._seconds / (time.perf_counter() - self._started)
-            saves = f"{self._count} save{'s' * (self._count > 1)}"
-            reporter.say(f"{saves} held the steps up for {self._seconds:.3f} s, {share:.2%} of the time")
+        """Say it, if there were saves; the share is of all time since the loop began. The first save compiles."""
+        if count := len(self._seconds):
+            seconds, saves = sum(self._seconds), f"{count} save{'s' * (count > 1)}"
+            share = seconds / (time.perf_counter() - self._started)
+            first = f"; the first, which compiles, for {self._seconds[0]:.3f} s" if count > 1 else ""
+            reporter.say(f"{saves} held the steps up for {seconds:.3f} s, {share:.2%} of the time{first}")
 
 
 class _Pause:

@@ -72,6 +72,19 @@ def wait_for_checkpoint(process, workdir, after=0):
         time.sleep(0.02)
 
 
+def assert_little_is_lost(workdir, save_every):
+    """Of a run that was killed at most one interval is lost, besides the save under way; return the step that is kept.
+
+    What a kill leaves of a save under way is a directory `<step>.…`. The next save waits for it, so it is the only one.
+    """
+    kept = max(committed_steps(workdir), default=0)
+    under_way = [int(path.name.partition(".")[0]) for path in (workdir / "checkpoints").glob("*.*tmp*")]
+    begun = max([kept, *under_way])
+    assert max(row["step"] for row in rows(workdir)) - begun <= save_every
+    assert begun - kept <= save_every
+    return kept
+
+
 def kill_and_resume(start, workdir):
     """Kill a run behind its first checkpoint, and let the same command end it; `start` takes the workdir."""
     process = start(workdir)

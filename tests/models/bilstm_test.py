@@ -10,18 +10,14 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def numpy_lstm(inputs, cell):
-    """Read [words, features] with flax's parameters of one LSTM; gates i, f, g, o."""
-    dense = {name: {key: np.asarray(value) for key, value in values.items()} for name, values in cell.items()}
-    hidden = state = np.zeros(len(dense["hi"]["bias"]))
+def numpy_lstm(inputs, input_kernel, hidden_kernel, bias):
+    """Read [words, features]; gates in the order input, candidate, forget (with a bias of 1 more), output."""
+    hidden = state = np.zeros(len(hidden_kernel))
     outputs = []
     for word in inputs:
-        gate = {
-            g: word @ dense[f"i{g}"]["kernel"] + hidden @ dense[f"h{g}"]["kernel"] + dense[f"h{g}"]["bias"]
-            for g in "ifgo"
-        }
-        state = sigmoid(gate["f"]) * state + sigmoid(gate["i"]) * np.tanh(gate["g"])
-        hidden = sigmoid(gate["o"]) * np.tanh(state)
+        i, g, f, o = np.split(word @ input_kernel + hidden @ hidden_kernel + bias, 4)
+        state = sigmoid(f + 1) * state + sigmoid(i) * np.tanh(g)
+        hidden = sigmoid(o) * np.tanh(state)
         outputs.append(hidden)
     return np.array(outputs)
 
@@ -47,8 +43,9 @@ def test_it_equals_two_lstms_a_layer_in_numpy(setup):
     for row, length in zip(range(2), mask.sum(axis=1), strict=True):
         hidden = inputs[row, :length]
         for layer in range(2):
-            forward = numpy_lstm(hidden, params[f"forward_{layer}"]["cell"])
-            backward = numpy_lstm(hidden[::-1], params[f"backward_{layer}"]["cell"])[::-1]
+            weights = [np.asarray(params[f"{name}_{layer}"]) for name in ("input_kernel", "hidden_kernel", "bias")]
+            forward = numpy_lstm(hidden, *(each[0] for each in weights))
+            backward = numpy_lstm(hidden[::-1], *(each[1] for each in weights))[::-1]
             hidden = np.concatenate([forward, backward], axis=1)
         np.testing.assert_allclose(outputs[row, :length], hidden, atol=1e-5)
 
@@ -66,3 +63,10 @@ def test_ends_are_what_each_direction_read_last(setup):
     outputs = apply(model, params, inputs, mask)
     read = np.asarray(ends(jnp.asarray(outputs), jnp.asarray(mask)))
     np.testing.assert_array_equal(read[1], np.concatenate([outputs[1, 2, :4], outputs[1, 0, 4:]]))
+
+
+def test_hidden_kernels_begin_orthogonal_gate_by_gate():
+    params = BiLstm(4).init(jax.random.key(0), jnp.zeros((1, 2, 3)), jnp.ones((1, 2), jnp.int32))["params"]
+    for kernel in np.asarray(params["hidden_kernel_0"]).reshape(2, 4, 4, 4).swapaxes(1, 2).reshape(8, 4, 4):
+        np.testing.assert_allclose(kernel @ kernel.T, np.eye(4), atol=1e-5)
+    assert np.asarray(params["input_kernel_0"]).std() == pytest.approx(3**-0.5, rel=0.2)

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from flax.core import meta
 
-from bert_jax.models import recurrent
-from bert_jax.models.recurrent import LstmStacks, LstmState, RecurrentConfig, lstm_layer, zero_state
+from bert_jax.models.recurrent import LstmStacks, LstmState, RecurrentConfig, zero_state
 
 WORDS, BATCH, SIZE, CELLS = 7, 3, 5, 6
 CLIPS = (0.7, 0.9)  # small enough to clip many
@@ -21,76 +20,6 @@ def tiny_config(**overrides: Any):
 
 def normals(*shape, seed=0):
     return jnp.asarray(np.random.default_rng([seed, *shape]).normal(size=shape))
-
-
-def layer_arguments():
-    """Inputs, weights, cell and hidden state of one layer."""
-    weights = recurrent._Weights(
-        normals(2, SIZE, 4 * CELLS), normals(2, SIZE, 4 * CELLS, seed=1), normals(2, 4 * CELLS), normals(2, CELLS, SIZE)
-    )
-    return normals(2, WORDS, BATCH, SIZE), weights, normals(2, BATCH, CELLS) / 3, normals(2, BATCH, SIZE) / 3
-
-
-def plain_layer(clips, inputs, mask, weights, cell, hidden):
-    """The same as `lstm_layer`, word by word, for autodiff."""
-
-    def clip(values, limit):
-        return jnp.clip(values, -limit, limit) if limit else values
-
-    outputs = []
-    for time in range(inputs.shape[1]):
-        sums = inputs[:, time] @ weights.input_kernel + hidden @ weights.hidden_kernel + weights.bias[:, None]
-        i, j, f, o = jnp.split(sums, 4, axis=-1)
-        new = clip(jax.nn.sigmoid(f + 1) * cell + jax.nn.sigmoid(i) * jnp.tanh(j), clips[0])
-        projected = clip((jax.nn.sigmoid(o) * jnp.tanh(new)) @ weights.projection, clips[1])
-        if mask is not None:
-            new, projected = jnp.where(mask[time], new, cell), jnp.where(mask[time], projected, hidden)
-        cell, hidden = new, projected
-        outputs.append(hidden)
-    return jnp.stack(outputs, axis=1), cell, hidden
-
-
-@pytest.mark.parametrize("apart", [False, True], ids=["directions batched", "apart"])
-@pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
-@pytest.mark.parametrize("clips", [CLIPS, (0.0, 0.0)], ids=["clips", "no clips"])
-def test_the_layer_and_its_gradients_are_those_of_a_plain_scan(monkeypatch, clips, masked, apart):
-    monkeypatch.setattr(recurrent, "on_cpu", lambda: apart)
-    with jax.enable_x64(True):
-        arguments = layer_arguments()
-        assert arguments[0].dtype == jnp.float64
-        mask = jnp.asarray(np.random.default_rng(0).random((WORDS, BATCH, 1)) < 0.6) if masked else None
-        gradients = normals(2, WORDS, BATCH, SIZE, seed=2), normals(2, BATCH, CELLS), normals(2, BATCH, SIZE)
-
-        def run(layer):
-            def call(inputs, weights, cell, hidden):
-                return layer(clips, inputs, mask, weights, cell, hidden)
-
-            outputs, backward = jax.vjp(call, *arguments)
-            return outputs, backward(gradients)
-
-        found, expected = jax.jit(lambda: run(lstm_layer))(), jax.jit(lambda: run(plain_layer))()
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), found, expected)
-        if clips[0]:
-            assert (np.abs(expected[0][1]) == clips[0]).mean() > 0.1
-            assert (np.abs(expected[0][0]) == clips[1]).mean() > 0.05
-
-
-@pytest.mark.parametrize("apart", [False, True], ids=["directions batched", "apart"])
-def test_the_backward_pass_forms_weight_gradients_once(monkeypatch, apart):
-    monkeypatch.setattr(recurrent, "on_cpu", lambda: apart)
-    # Inside its loop a backward pass has two products: with the projection and with the hidden kernel.
-    arguments = layer_arguments()
-
-    def loss(inputs, weights, cell, hidden):
-        result: Any = lstm_layer(CLIPS, inputs, None, weights, cell, hidden)
-        return result[0].sum()
-
-    text = str(jax.make_jaxpr(jax.grad(loss, argnums=1))(*arguments))
-    # Forward; in the loop; inputs', kernels', bias', projection's.
-    assert text.count("dot_general") == (3 + 2 + 4) * (recurrent.DIRECTIONS if apart else 1)
-    # Words are read and written in place, which accelerators do not do with these.
-    assert "gather" not in text
-    assert "scatter" not in text
 
 
 def random_params(config, seed=0):

@@ -99,12 +99,12 @@ def make_state(step, value=1.0):
     return TrainState(jnp.int32(step), {"w": jnp.float32(value)}, {}, {}, jnp.int32(0))
 
 
-def run(recorder, num_steps, first=0, save_every=4, log_every=3, on_nonfinite="stop", **options):
+def run(recorder, num_steps, first=0, save_every=4, log_every=3, on_nonfinite="stop", value=1.0, **options):
     config = TrainConfig(num_steps, log_every_steps=log_every, save_every_steps=save_every, on_nonfinite=on_nonfinite)
     hyper = make_hyper(OptimizerConfig(), num_steps, 0, MESH)
     recorder.done = first
     session = recorder.session(first_step=first, **options)
-    return train(make_state(first), recorder.step, recorder.batches(first), hyper, config, session)
+    return train(make_state(first, value), recorder.step, recorder.batches(first), hyper, config, session)
 
 
 @pytest.mark.parametrize("at", [8, 9], ids=["before a save", "before a row"])
@@ -152,7 +152,8 @@ def test_a_run_says_how_long_its_saves_held_it_up(monkeypatch):
     recorder = Recorder()
     run(recorder, num_steps=8, evaluate=None)
     [line] = recorder.said
-    assert re.fullmatch(r"2 saves held the steps up for 2\.000 s, \d+\.\d\d% of the time", line)
+    said = r"2 saves held the steps up for 2\.000 s, \d+\.\d\d% of the time; the first, which compiles, for 1\.000 s"
+    assert re.fullmatch(said, line)
 
 
 def test_the_open_window_is_saved_and_resumed():
@@ -229,6 +230,13 @@ def test_a_state_that_is_not_finite_is_not_saved_even_if_all_losses_were():
     with pytest.raises(NonFiniteError, match="state after step 8 is not finite"):
         run(recorder, num_steps=12)
     assert list(recorder.metas) == [4]
+
+
+def test_a_run_does_not_begin_with_parameters_that_are_not_finite():
+    recorder = Recorder()
+    with pytest.raises(NonFiniteError, match=r"would begin with are not finite; see config\.init_from"):
+        run(recorder, num_steps=4, value=np.nan)
+    assert recorder.events == []
 
 
 @pytest.mark.parametrize(("step", "every", "due"), [(0, 5, False), (5, 5, True), (6, 5, False), (5, 0, False)])
