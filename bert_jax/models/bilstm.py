@@ -1,8 +1,8 @@
 """A stack of bidirectional LSTMs over rows of any lengths, for taggers and heads; classical ones, without projection.
 
-Source: Hochreiter & Schmidhuber 1997; Graves & Schmidhuber 2005. Not in them: the forget gate begins with a bias of 1
-(Jozefowicz et al. 2015). `models/recurrent.py` has ELMo's LSTMs, which are projected, clipped, and do not meet between
-the layers.
+Source: Hochreiter & Schmidhuber 1997; Graves & Schmidhuber 2005; `models/lstm.py` has the cells.
+Differs: the forget gate begins with a bias of 1 (Jozefowicz et al. 2015). `models/recurrent.py` has ELMo's LSTMs, which
+are projected, clipped, and do not meet between the layers.
 """
 
 import flax.linen as nn

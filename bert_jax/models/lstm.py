@@ -40,9 +40,16 @@ class LstmWeights(NamedTuple):
     projection: Array | None = None
 
 
-def read_words(clips: tuple[float, float], inputs: Array, *others: Any) -> tuple[Array, Array, Array]:
-    """Run `lstm_layer` on each device's rows: the compiler alone lets every device read all rows, in the loops."""
+def read_words(
+    clips: tuple[float, float], inputs: Array, mask: Array | None, weights: LstmWeights, cell: Array, hidden: Array
+) -> tuple[Array, Array, Array]:
+    """Run `lstm_layer` on each device's rows; arguments and results are its own.
+
+    The compiler alone lets every device read all rows, in the loops. It does so still where the mesh does not divide
+    the batch.
+    """
     layer: Any = functools.partial(lstm_layer, clips)
+    others = mask, weights, cell, hidden
     mesh = jax.sharding.get_abstract_mesh()
     axes = dividing_axes("batch", inputs.shape[2], mesh) if mesh.auto_axes else ()
     if math.prod(mesh.shape[axis] for axis in axes) == 1:
@@ -129,7 +136,7 @@ def _sigmoid(squashed: Array) -> Array:
 def _read(keep: bool, clips: tuple[float, float], inputs: Array, mask: Array | None, *start: Any) -> Any:
     """Return outputs and state, and what the backward pass needs of each part of `_split`; `start` as in `lstm_layer`.
 
-    That is squashed gates, cells (the first one is that before the first word) and what was projected.
+    That is squashed gates, cells (the first one is that before the first word) and what was projected; None if nothing.
     """
     (weights, cell, hidden), dtype = start, inputs.dtype
     # The barrier, here and below: or loops would cut the parts out of the whole anew at every turn.
@@ -152,8 +159,8 @@ def _begin(keep: bool, rows: Array, halved: LstmWeights, cell: Array, hidden: Ar
     kept = gates.reshape(*both, words, batch, -1), None, None
     if keep:
         cells = _put(jax.lax.empty((*both, words + 1, batch, cell.shape[-1]), cell.dtype), cell, 0)
-        exposed = jax.lax.empty((*both, words, batch, cell.shape[-1]), rows.dtype)
-        kept = kept[0], cells, None if halved.projection is None else exposed
+        projects = halved.projection is not None
+        kept = kept[0], cells, jax.lax.empty((*both, words, batch, cell.shape[-1]), rows.dtype) if projects else None
     return cell, hidden, jax.lax.empty((*both, words, batch, hidden.shape[-1]), rows.dtype), kept
 
 

@@ -1,4 +1,4 @@
-"""ELMo's stacks of projected LSTMs, one for each direction, which do not meet.
+"""ELMo's stacks of projected LSTMs, one for each direction, which do not meet; `models/lstm.py` has the cells.
 
 Source: allenai/bilm-tf `training.py`. Trap: a skip connection adds a layer's (dropped-out) input to its output, for
 layers behind the first, and not to the state.

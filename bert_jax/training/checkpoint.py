@@ -98,6 +98,7 @@ class Checkpoints:
 
         Raises:
             CheckpointError: the save before has failed, and this one as well.
+            NotFiniteError: nothing was written.
         """
         self._settle()
         self._delete_old()

@@ -16,6 +16,10 @@ from bert_jax.training.optimizers import parameter_name
 _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}  # by the bytes of an element
 
 
+class NotFiniteError(ValueError):
+    """Arrays that are to be saved have infinities or NaNs; the message has their names."""
+
+
 def checksums(tree: Any) -> dict[str, int]:
     """Return the checksum of each array by its name; of a tree without arrays nothing.
 
@@ -24,19 +28,22 @@ def checksums(tree: Any) -> dict[str, int]:
 
     Args:
         tree: arrays of up to 32 bits an element, on any mesh; every process of it calls this.
+
+    Raises:
+        NotFiniteError: there are infinities or NaNs; it names the arrays.
     """
-    named = jax.tree_util.tree_leaves_with_path(tree)
-    if not named:
-        return {}
-    sums = jax.device_get([_sum(leaf) for _, leaf in named])
-    return {parameter_name(path): int(value) for (path, _), value in zip(named, sums, strict=True)}
+    read = _read(tree)
+    if names := [name for name, (_, finite) in read.items() if not finite]:
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        raise NotFiniteError(f"{', '.join(names[:5])}{more}")
+    return {name: value for name, (value, _) in read.items()}
 
 
 def changed(tree: Any, saved: dict[str, int] | None) -> list[str]:
     """Return the names of the arrays that do not have the checksums of `saved`; of None nothing is known."""
     if saved is None:
         return []
-    return [name for name, value in checksums(tree).items() if saved.get(name) != value]
+    return [name for name, (value, _) in _read(tree).items() if saved.get(name) != value]
 
 
 def other_names(tree: Any, saved: dict[str, int]) -> list[str]:
@@ -46,13 +53,22 @@ def other_names(tree: Any, saved: dict[str, int]) -> list[str]:
     return [f"{how} {', '.join(found[:5])}{' …' if len(found) > 5 else ''}" for how, found in differ if found]
 
 
-@jax.jit  # for each shape, not for a tree: moments have the shapes of parameters, and compiling is most of a first save
-def _sum(array: jax.Array) -> jax.Array:  # a scalar, which is whole on every device
-    """Return Σ bits · (2 · index + 1) mod 2^32: an odd factor loses no bit."""
+def _read(tree: Any) -> dict[str, tuple[int, bool]]:
+    """Return each array's checksum, and whether it is finite, by its name."""
+    named = jax.tree_util.tree_leaves_with_path(tree)
+    found = jax.device_get([_sum(leaf) for _, leaf in named])  # scalars, which are whole on every device
+    return {parameter_name(path): (int(value), bool(ok)) for (path, _), (value, ok) in zip(named, found, strict=True)}
+
+
+# For each shape, not for a tree: moments have the shapes of parameters, and compiling is most of a run's first save.
+@jax.jit
+def _sum(array: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return Σ bits · (2 · index + 1) mod 2^32, where an odd factor loses no bit, and whether all is finite."""
+    finite = jnp.all(jnp.isfinite(array)) if jnp.issubdtype(array.dtype, jnp.floating) else jnp.array(True)
     bits = array.astype(jnp.uint8) if array.dtype == bool else array
     bits = jax.lax.bitcast_convert_type(bits, _UNSIGNED[bits.dtype.itemsize]).astype(jnp.uint32)
     index = jnp.zeros(bits.shape, jnp.uint32)
     for axis in range(bits.ndim):  # a reshape to one axis would gather a sharded array
         stride = np.uint32(math.prod(bits.shape[axis + 1 :]) % 2**32)
         index += jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * stride
-    return jnp.sum(bits * (2 * index + 1), dtype=jnp.uint32)
+    return jnp.sum(bits * (2 * index + 1), dtype=jnp.uint32), finite

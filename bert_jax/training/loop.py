@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bert_jax.config import choose
-from bert_jax.training import sharding
 from bert_jax.training.best import BestBy
 from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.checksums import NotFiniteError
 from bert_jax.training.metrics import MetricWindow, NonFiniteError, Reporter
 from bert_jax.training.patience import Patience
 from bert_jax.training.state import Batch, Hyper, TrainState
@@ -120,12 +119,10 @@ def train(
         The last state, saved; and whether the run is complete (or its patience is at an end).
 
     Raises:
-        NonFiniteError: names the first bad step, or the beginning; what was saved before it stays.
+        NonFiniteError: names the first bad step; what was saved before it stays.
         CheckpointError: checkpoints cannot be written.
     """
     window, done, clock, saving = session.window, session.first_step, _Clock(), _Saving()
-    if done == 0 and not _finite(state, session.mesh):  # a restored state was checked when it was saved
-        raise NonFiniteError("the parameters that the run would begin with are not finite; see config.init_from")
     while True:
         last = done >= config.num_steps
         restored = done == session.first_step
@@ -173,6 +170,8 @@ def train(
         session.trace.stop(state)
     saving.tell(session.reporter)
     session.checkpoints.wait()
+    if failure := session.checkpoints.failure():  # a deletion's: a save's was raised
+        session.reporter.say(f"warning: {failure}")
     return state, not interrupted
 
 
@@ -217,24 +216,15 @@ def _evaluate(state: TrainState, done: int, session: Session) -> dict[str, float
 
 
 def _save(state: TrainState, done: int, meta: dict[str, Any], session: Session) -> None:
-    # Finite losses do not prove finite moments, and the last update has not met a loss yet.
-    if not _finite(state, session.mesh):
-        raise NonFiniteError(f"the state after step {done} is not finite and was not saved; {_advice(session)}")
     meta |= {"data_fingerprint": session.data_fingerprint, "best_by": dataclasses.asdict(session.best_by)}
     meta |= {"patience": session.patience.to_plain()}
     session.before_writing()
-    session.checkpoints.save(done, state, meta)
-
-
-def _finite(state: TrainState, mesh: Mesh) -> bool:
-    with sharding.on_mesh(mesh):
-        return bool(_is_finite((state.params, state.opt_state, state.carry)))
-
-
-@jax.jit
-def _is_finite(tree: Any) -> jax.Array:
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+    try:
+        session.checkpoints.save(done, state, meta)
+    except NotFiniteError as error:  # finite losses do not prove it, and the last update has not met a loss yet
+        raise NonFiniteError(
+            f"the state after step {done} is not finite ({error}) and was not saved; {_advice(session)}"
+        ) from error
 
 
 class Trace:
@@ -311,11 +301,11 @@ class _Saving:
         self._seconds.append(time.perf_counter() - before)
 
     def tell(self, reporter: Reporter) -> None:
-        """Say it, if there were saves; the share is of all time since the loop began. The first save compiles."""
+        """Say it, if there were saves; the share is of all time since the loop began."""
         if count := len(self._seconds):
             seconds, saves = sum(self._seconds), f"{count} save{'s' * (count > 1)}"
             share = seconds / (time.perf_counter() - self._started)
-            first = f"; the first, which compiles, for {self._seconds[0]:.3f} s" if count > 1 else ""
+            first = f"; the first, with what it compiled, for {self._seconds[0]:.3f} s" if count > 1 else ""
             reporter.say(f"{saves} held the steps up for {seconds:.3f} s, {share:.2%} of the time{first}")
 
 

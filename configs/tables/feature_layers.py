@@ -5,8 +5,8 @@ Run:      python -m launch.table --config=configs/tables/feature_layers.py --pla
               --config.checkpoint=hf:MINILM --config.data=NER
           python -m launch.table --config=configs/tables/feature_layers.py --config.elmo_checkpoint=elmo:DIR
 Hardware: preset=laptop: 2 CPU cores; one_gpu: one H200; paper: one accelerator (ELMo's pretraining: several)
-Time:     preset=laptop: 234 minutes of one core or both, beside other work; others not run, --plan estimates them
-Expect:   preset=laptop with MiniLM on WNUT 2017: dev F1 51.6 (last four layers concatenated), 42.4 (the last), 36.9
+Time:     preset=laptop: 57 minutes; others not run, --plan estimates them
+Expect:   preset=laptop with MiniLM on WNUT 2017: dev F1 51.3 (last four layers concatenated), 40.5 (the last), 35.2
           (embeddings), 41.8 (fine-tuned); docs/results.md has all rows; the paper's values stand in the table
 Source:   Devlin et al. 2019, Table 7 and §5.3; Peters et al. 2018 §3.2 for ELMo's mixture
 

@@ -1,15 +1,20 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bert_jax.inference.predict import Predictor, chunks, predict_test
-from bert_jax.interop import huggingface
+from bert_jax.interop import huggingface, name_map
+from bert_jax.objectives.downstream import DownstreamObjective
 from bert_jax.tasks import glue
 from bert_jax.tasks.sentences import SentenceExample
 from bert_jax.tasks.squad_files import Question, SquadFile
-from tests.tasks.tiny_tasks import tiny_weights
+from bert_jax.tasks.task import EncodedRows
+from tests.tasks.tiny_tasks import CONFIG, tiny_weights
 
 
 def test_a_score_and_unnamed_classes():
@@ -29,6 +34,20 @@ def test_rows_do_not_depend_on_those_beside_them():
     np.testing.assert_allclose(
         [*together[0]["probabilities"].values()], [*alone[0]["probabilities"].values()], atol=1e-6
     )
+
+
+@pytest.mark.parametrize("cells", [4, 8])  # what 8 give is as wide as what the encoder gives
+def test_a_bilstm_below_the_classifier_is_applied(cells):
+    objective = DownstreamObjective(CONFIG, "sentences", 3, bilstm_cells=cells)
+    params = objective.init(0)
+    flat = name_map.flatten(jax.tree.map(np.asarray, params))
+    weights = dataclasses.replace(tiny_weights(), params=flat, head="sentences")
+    ids = np.array([2, 7, 9, 8, 3], np.int32)
+    found = Predictor("x", weights).outputs(EncodedRows([ids], [np.zeros_like(ids)]))["logits"]
+    wanted: Any = objective.model.apply(
+        {"params": params}, *jnp.array([ids, np.ones_like(ids), np.zeros_like(ids)])[:, None]
+    )
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_a_pretrained_model_is_refused(tmp_path):

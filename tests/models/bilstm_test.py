@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from bert_jax.models.bilstm import BiLstm, ends
+from bert_jax.training import sharding
+from bert_jax.training.mesh import MeshConfig, make_mesh
 
 
 def sigmoid(x):
@@ -67,6 +69,34 @@ def test_ends_are_what_each_direction_read_last(setup):
 
 def test_hidden_kernels_begin_orthogonal_gate_by_gate():
     params = BiLstm(4).init(jax.random.key(0), jnp.zeros((1, 2, 3)), jnp.ones((1, 2), jnp.int32))["params"]
-    for kernel in np.asarray(params["hidden_kernel_0"]).reshape(2, 4, 4, 4).swapaxes(1, 2).reshape(8, 4, 4):
+    kernels = np.asarray(params["hidden_kernel_0"]).reshape(2, 4, 4, 4).swapaxes(1, 2).reshape(8, 4, 4)
+    for kernel in kernels:
         np.testing.assert_allclose(kernel @ kernel.T, np.eye(4), atol=1e-5)
+    assert len(np.unique(kernels[:, 0, 0])) == 8  # each its own
+    assert not np.asarray(params["bias_0"]).any()
     assert np.asarray(params["input_kernel_0"]).std() == pytest.approx(3**-0.5, rel=0.2)
+
+
+@pytest.mark.multidevice
+@pytest.mark.parametrize("batch", [8, 3], ids=["divided", "not divided"])
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)])
+def test_several_devices_have_the_outputs_and_gradients_of_one(shape, batch):
+    rng = np.random.default_rng(0)
+    inputs = jnp.asarray(rng.normal(size=(batch, 5, 3)), jnp.float32)
+    mask = jnp.asarray(np.arange(5) < rng.integers(1, 6, batch)[:, None], jnp.int32)
+    model = BiLstm(4, layers=2)
+    params = model.init(jax.random.key(0), inputs, mask)["params"]
+
+    def loss(params, inputs, mask):
+        outputs = model.apply({"params": params}, inputs, mask)
+        return jnp.square(outputs * mask[..., None]).sum(), outputs
+
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (_, expected), wanted = run(params, inputs, mask)
+    mesh = make_mesh(MeshConfig(*shape))
+    rows = sharding.batch_sharding(mesh) if batch == 8 else sharding.replicated(mesh)
+    with sharding.on_mesh(mesh):
+        (_, outputs), found = run(params, *jax.device_put((inputs, mask), rows))
+    real = np.asarray(mask) > 0
+    np.testing.assert_allclose(np.asarray(outputs)[real], np.asarray(expected)[real], atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, wanted)

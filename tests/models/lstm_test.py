@@ -77,10 +77,11 @@ def test_the_layer_and_its_gradients_are_those_of_a_plain_scan(monkeypatch, proj
 
 
 @pytest.mark.parametrize("apart", [False, True], ids=["directions batched", "apart"])
-def test_the_backward_pass_forms_weight_gradients_once(monkeypatch, apart):
+@pytest.mark.parametrize("projected", [True, False], ids=["projected", "not"])
+def test_the_backward_pass_forms_weight_gradients_once(monkeypatch, projected, apart):
     monkeypatch.setattr(lstm, "on_cpu", lambda: apart)
-    # Inside its loop a backward pass has two products: with the projection and with the hidden kernel.
-    arguments = layer_arguments()
+    # Inside its loop a backward pass has two products: with the projection, if there is one, and the hidden kernel.
+    arguments = layer_arguments(projected)
 
     def loss(inputs, weights, cell, hidden):
         result: Any = lstm_layer(CLIPS, inputs, None, weights, cell, hidden)
@@ -88,7 +89,30 @@ def test_the_backward_pass_forms_weight_gradients_once(monkeypatch, apart):
 
     text = str(jax.make_jaxpr(jax.grad(loss, argnums=1))(*arguments))
     # Forward; in the loop; inputs', kernels', bias', projection's.
-    assert text.count("dot_general") == (3 + 2 + 4) * (lstm.DIRECTIONS if apart else 1)
+    products = 3 + 2 + 4 if projected else 2 + 1 + 3
+    assert text.count("dot_general") == products * (lstm.DIRECTIONS if apart else 1)
     # Words are read and written in place, which accelerators do not do with these.
     assert "gather" not in text
     assert "scatter" not in text
+
+
+def test_several_models_trained_as_one_have_the_gradients_of_each():
+    """Trials of a sweep are mapped over (`jax.vmap`), where the words' slices turn into others."""
+    inputs, weights, cell, hidden = layer_arguments(projected=False)
+    mask = jnp.arange(WORDS)[:, None, None] < jnp.array([WORDS, 4, 0])[:, None]
+    several = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.5 * leaf]), weights)
+
+    def loss(weights):
+        result: Any = lstm_layer(CLIPS, inputs, mask, weights, cell, hidden)
+        return jnp.square(result[0]).sum()
+
+    found, expected = (
+        jax.jit(jax.vmap(jax.grad(loss)))(several),
+        [jax.grad(loss)(each) for each in (weights, several_at(several, 1))],
+    )
+    for trial, wanted in enumerate(expected):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), several_at(found, trial), wanted)
+
+
+def several_at(tree, index):
+    return jax.tree.map(lambda leaf: leaf[index], tree)

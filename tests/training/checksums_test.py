@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.training.checksums import checksums
+from bert_jax.training.checksums import NotFiniteError, changed, checksums
 
 ARRAYS = {
     "a": {"kernel": np.arange(12, dtype=np.float32).reshape(3, 4), "bias": np.ones(2, jnp.bfloat16)},
@@ -28,14 +28,22 @@ def test_sums_are_those_of_the_definition_by_name():
 def test_any_flipped_bit_is_seen_and_its_array_alone(bit):
     flipped = ARRAYS["a"]["kernel"].copy()
     flipped.view(np.uint8).reshape(-1)[bit // 8] ^= 1 << bit % 8
-    before, after = checksums(ARRAYS), checksums(ARRAYS | {"a": ARRAYS["a"] | {"kernel": flipped}})
-    assert [name for name in before if before[name] != after[name]] == ["a/kernel"]
+    assert changed(ARRAYS | {"a": ARRAYS["a"] | {"kernel": flipped}}, checksums(ARRAYS)) == ["a/kernel"]
 
 
 def test_exchanged_elements_are_seen():
     exchanged = ARRAYS["a"]["kernel"].copy()
     exchanged[0, 1], exchanged[2, 3] = exchanged[2, 3], exchanged[0, 1]
     assert checksums({"x": exchanged}) != checksums({"x": ARRAYS["a"]["kernel"]})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_has_no_checksum_and_is_named(value):
+    kernel = ARRAYS["a"]["kernel"].copy()
+    kernel[2, 1] = value
+    with pytest.raises(NotFiniteError, match=r"^a/kernel$"):
+        checksums(ARRAYS | {"a": ARRAYS["a"] | {"kernel": kernel}})
+    assert changed(ARRAYS | {"a": {"kernel": kernel}}, checksums(ARRAYS)) == ["a/kernel"]
 
 
 @pytest.mark.multidevice
