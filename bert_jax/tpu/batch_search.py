@@ -61,7 +61,11 @@ def _next(attempts: list[Attempt], available_bytes: float, step: int, fits: int,
     """Return the place to try: where the line through the last two known points meets the memory.
 
     It lies between the bounds: one above what is thought to be the largest, which must be refused, where that fits.
+    Past the line, which counts more than the compiler needs (BERT-Base: 1 % and more), it goes on in growing strides.
     """
+    past = sum(one.fits and (one.used_bytes or 0.0) > available_bytes for one in attempts)
+    if past:
+        return min(max(min(fits + 2**past, (fits + refused) // 2), fits + 1), refused - 1)
     known = [one for one in attempts if one.used_bytes is not None][-2:]
     guess = 2 * fits if refused > 2 * fits and fits else (fits + refused) // 2
     if len(known) == 2 and known[0].rows != known[1].rows:
