@@ -14,7 +14,7 @@ def trainer(tmp_path_factory):
     values = {
         "features.checkpoint": write_model(directory / "hf"),
         "features.layers": "0,1",
-        "num_epochs": 12,
+        "num_epochs": 16,
         "data.batch_size": 8,
         "data.max_buckets": 1,
         "data.max_train_sentences": 0,
