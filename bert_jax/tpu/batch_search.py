@@ -61,7 +61,7 @@ def _next(attempts: list[Attempt], available_bytes: float, step: int, fits: int,
     """Return the place to try: where the line through the last two known points meets the memory.
 
     It lies between the bounds: one above what is thought to be the largest, which must be refused, where that fits.
-    Past the line, which counts more than the compiler needs (BERT-Base: 1 % and more), it goes on in growing strides.
+    Past the line, where what is counted is more than the compiler needs, it goes on in growing strides.
     """
     past = sum(one.fits and (one.used_bytes or 0.0) > available_bytes for one in attempts)
     if past:
