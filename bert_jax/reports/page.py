@@ -149,7 +149,7 @@ def _row(table: ResultsTable, number: int) -> str:
 
 _STYLE = """
 :root { color-scheme: light; }
-body { margin: 0; background: #fff; color: #1a1a1a; font: 16px/1.45 system-ui, sans-serif; }
+body { margin: 0; background: #fff; color: #1a1a1a; font: 16px/1.45 system-ui, sans-serif; overflow-wrap: break-word; }
 main { max-width: 72rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.4rem; line-height: 1.2; margin: .5rem 0; }
 .source { color: #555; margin: 0 0 1rem; }
