@@ -175,8 +175,9 @@ class Predictor:
     def _runner(self) -> HeldOutRunner:
         config = dataclasses.replace(self.weights.config, attention="xla")  # which runs everywhere
         outputs = 2 if self.head == "span" else self._num_outputs
-        kernel = self.weights.params.get("heads/bilstm/hidden_kernel_0")
-        objective = DownstreamObjective(config, self.head, outputs, 0 if kernel is None else kernel.shape[1])
+        bilstm = self.weights.has("heads/bilstm")
+        cells = self.weights.params["heads/bilstm/hidden_kernel_0"].shape[1] if bilstm else 0
+        objective = DownstreamObjective(config, self.head, outputs, cells)
         return HeldOutRunner(objective, self.batch_size, _MAX_BUCKETS, make_mesh(MeshConfig(), jax.local_devices()[:1]))
 
     @functools.cached_property

@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -86,3 +88,21 @@ def fit_vocabulary(config: BertConfig, pieces: int) -> BertConfig:
             "was trained with"
         )
     return dataclasses.replace(config, vocab_size=pieces)
+
+
+def check_finite(source: str, params: Mapping[str, Any]) -> None:
+    """Refuse parameters with infinities or NaNs, which training would spread.
+
+    Args:
+        source: where they are from, for the message.
+        params: arrays by name.
+
+    Raises:
+        ValueError: there are some; it names the parameters.
+    """
+    if names := sorted(name for name, values in params.items() if not np.isfinite(values).all()):
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        raise ValueError(
+            f"{source} has numbers that are not finite in {', '.join(names[:5])}{more}; take another checkpoint, or an "
+            "earlier step of its run"
+        )

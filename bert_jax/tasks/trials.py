@@ -20,13 +20,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.config import fingerprint, to_plain
 from bert_jax.interop import name_map
+from bert_jax.interop.weights import check_finite
 from bert_jax.tasks import finetuning
 from bert_jax.tasks.batches import collate, held_out_batches
 from bert_jax.tasks.finetuning import FinetuneConfig, Prepared
 from bert_jax.tasks.held_out import Collector, make_held_out_step, prefixes
 from bert_jax.tasks.results import make_result
 from bert_jax.training.evaluation import fetched
-from bert_jax.training.initialize import check_finite, merge_params, without_modules
+from bert_jax.training.initialize import merge_params, without_modules
 from bert_jax.training.optimizers import make_optimizer, parameter_name
 from bert_jax.training.state import TrainState, hyper_values, make_state
 from bert_jax.training.step import make_train_step
@@ -232,10 +233,11 @@ class TrialRunner:
         """The checkpoint's parameters by name, on every device."""
         weights = self._prepared.weights
         kept = without_modules(name_map.nest(weights.params), self._prepared.leave_out)
-        check_finite(kept, self._prepared.config.init_from)
         wanted = jax.eval_shape(self._prepared.objective.init, 0)
         names = {parameter_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(wanted)}
-        return jax.device_put({name: value for name, value in kept.items() if name in names}, self._whole)
+        kept = {name: value for name, value in kept.items() if name in names}
+        check_finite(f"init_from {self._prepared.config.init_from}", kept)
+        return jax.device_put(kept, self._whole)
 
     def _start(self, loaded: dict[str, Any], seed: jax.Array) -> TrainState:
         objective, address = self._prepared.objective, self._prepared.config.init_from

@@ -10,7 +10,7 @@ class Attempt:
 
     Attributes:
         rows: of a device.
-        used_bytes: None where a refusal does not say.
+        used_bytes: by the program's memory, or by the compiler's refusal; None where that does not say.
         fits: whether it compiled.
     """
 
@@ -73,4 +73,6 @@ def _next(attempts: list[Attempt], available_bytes: float, step: int, fits: int,
         slope = (used[1] - used[0]) / (last.rows - first.rows)
         if slope > 0:
             guess = int((last.rows + (available_bytes - used[1]) / slope) / step)
+        if guess > refused:  # the line promises what was refused
+            guess = (fits + refused) // 2
     return min(max(guess, fits + 1), refused - 1)

@@ -11,7 +11,7 @@ from bert_jax.input.masking import MaskingConfig
 from bert_jax.interop import comparison, huggingface, name_map
 from bert_jax.interop.comparison import Comparison
 from bert_jax.interop.parity_report import ParityReport
-from bert_jax.interop.weights import Beside, Weights
+from bert_jax.interop.weights import Beside, Weights, check_finite
 from bert_jax.training import addresses, checkpoint, elmo_addresses, elmo_conversion
 from bert_jax.training.evaluation import EvalConfig
 from bert_jax.training.loop import TrainConfig
@@ -52,7 +52,7 @@ def convert(source: str, target: str, beside: Beside | None = None, check: bool 
         check: whether to compare the outputs with those of transformers; source or target is `hf:` then.
 
     Raises:
-        ValueError: not addresses, not a BERT, or nothing to compare with.
+        ValueError: not addresses, not a BERT, numbers that are not finite, or nothing to compare with.
         FileNotFoundError, FileExistsError: the source is not there; the target is.
     """
     from_scheme, from_place = checkpoint.split(source)
@@ -68,6 +68,7 @@ def convert(source: str, target: str, beside: Beside | None = None, check: bool 
     if check:
         comparison.require_transformers()
     weights, read = addresses.load(source, beside)
+    check_finite(source, weights.params)
     if scheme == checkpoint.RUN:
         write_run(weights, as_path(place), {"converted_from": source})
         written = ParityReport((), (), (), (f"wrote {target}; --config.init_from={target} starts from it",))

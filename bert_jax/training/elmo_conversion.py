@@ -15,11 +15,13 @@ from bert_jax.input.loader import DataConfig
 from bert_jax.interop import allennlp
 from bert_jax.interop.allennlp import ElmoWeights
 from bert_jax.interop.parity_report import ParityReport
+from bert_jax.interop.weights import check_finite
 from bert_jax.objectives.bidirectional_lm import BidirectionalLmConfig
 from bert_jax.training import checkpoint
 from bert_jax.training.elmo_addresses import MODEL, SCHEME, is_elmo, load
 from bert_jax.training.elmo_pretraining import ElmoPretrainConfig
 from bert_jax.training.evaluation import EvalConfig
+from bert_jax.training.initialize import without_modules
 from bert_jax.training.loop import TrainConfig
 from bert_jax.training.mesh import MeshConfig
 from bert_jax.training.optimizers import OptimizerConfig
@@ -37,7 +39,8 @@ def convert(source: str, target: str) -> tuple[ParityReport, ParityReport]:
         What became of what was read, and of what was written.
 
     Raises:
-        ValueError, FileNotFoundError, FileExistsError: not an ELMo, not a target; not there; something is there.
+        ValueError: not an ELMo, not a target, or numbers that are not finite.
+        FileNotFoundError, FileExistsError: the source is not there; something is at the target.
     """
     scheme, place = checkpoint.split(target)
     if scheme not in (SCHEME, checkpoint.RUN):
@@ -47,6 +50,7 @@ def convert(source: str, target: str) -> tuple[ParityReport, ParityReport]:
     weights, directory = load(source), as_path(place)
     if directory.exists() and any(directory.iterdir()):
         raise FileExistsError(f"{directory} is not empty; give another directory, or remove it")
+    check_finite(source, without_modules(weights.params, ()))
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(weights.params))
     read = ParityReport((), (), weights.unread, (f"{num_parameters:,} numbers of {source}",))
     if scheme == SCHEME:

@@ -4,17 +4,16 @@ A checkpoint in the workdir → resume everything; else `init_from` → its para
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from etils import epath
 from jax.sharding import Mesh
 
 from bert_jax.corpus.vocabulary import WordPiece
 from bert_jax.interop import name_map
+from bert_jax.interop.weights import check_finite
 from bert_jax.training import addresses, checkpoint, elmo_addresses, sharding
 from bert_jax.training.checkpoint import Address, Checkpoints, DamagedCheckpointError
 from bert_jax.training.optimizers import parameter_name
@@ -104,7 +103,8 @@ def initialize(
     if not source.init_from:
         return Start(state, 0, {}, f"starting from scratch with seed {source.seed}")
     loaded = without_modules(loaded, source.leave_out)
-    check_finite(loaded, source.init_from)
+    wanted = {parameter_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(abstract.params)}
+    check_finite(f"init_from {source.init_from}", {name: loaded[name] for name in wanted & loaded.keys()})
     params, merged = merge_params(state.params, loaded, source.init_from, source.may_miss)
     state = dataclasses.replace(state, params=jax.device_put(params, state_shardings(abstract.params)))
     return Start(state, 0, {}, "\n".join([f"starting from the parameters of {source.init_from}", *merged]))
@@ -125,20 +125,6 @@ def without_modules(loaded: Any, modules: tuple[str, ...]) -> dict[str, Any]:
     """Return parameters by their names, without those of some modules."""
     named = {parameter_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(loaded)}
     return {name: leaf for name, leaf in named.items() if not name.startswith(tuple(f"{m}/" for m in modules))}
-
-
-def check_finite(loaded: Mapping[str, Any], address: str) -> None:
-    """Refuse parameters, by their names, with infinities or NaNs, which training would spread.
-
-    Raises:
-        ValueError: there are some; it names the parameters.
-    """
-    if names := [name for name, values in loaded.items() if not np.isfinite(values).all()]:
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        raise ValueError(
-            f"init_from {address} has numbers that are not finite in {', '.join(names[:5])}{more}; take another "
-            "checkpoint, or an earlier step of its run"
-        )
 
 
 def check_vocabulary(address: str, found: Address, tokenizer: epath.Path | None) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from bert_jax.config import choose
 from bert_jax.training.best import BestBy
@@ -65,7 +64,6 @@ class Session:
         checkpoints: where to save.
         data_fingerprint: of the training data, for the checkpoints' meta.
         reporter: where rows go.
-        mesh: of the state.
         interrupted: whether to save and leave.
         before_writing: raises if the run must not write any more.
         best_by: what the best checkpoint is the best by.
@@ -81,7 +79,6 @@ class Session:
     checkpoints: Checkpoints
     data_fingerprint: str
     reporter: Reporter
-    mesh: Mesh
     interrupted: Callable[[], bool] = lambda: False
     before_writing: Callable[[], None] = lambda: None
     best_by: BestBy = dataclasses.field(default_factory=BestBy)
@@ -170,7 +167,7 @@ def train(
         session.trace.stop(state)
     saving.tell(session.reporter)
     session.checkpoints.wait()
-    if failure := session.checkpoints.failure():  # a deletion's: a save's was raised
+    if failure := session.checkpoints.failure():  # a deletion's, or an earlier save's that no row told yet
         session.reporter.say(f"warning: {failure}")
     return state, not interrupted
 

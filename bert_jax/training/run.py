@@ -159,7 +159,6 @@ def run(job: Job, path: str | os.PathLike[str], options: RunOptions | None = Non
                 reporter=Reporter(
                     workdir.path, job.train.num_steps, rates, curve, start.step, start.evaluation_pending
                 ),
-                mesh=job.mesh,
                 before_writing=workdir.check_lock,
                 first_step=start.step,
                 window=MetricWindow(start.meta.get("window")),

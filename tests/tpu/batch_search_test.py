@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from bert_jax.tpu.batch_search import Attempt, largest_batch
@@ -15,7 +17,7 @@ def compiler(fixed, per_row, memory, says=True, needs=1.0):
 
 
 @pytest.mark.parametrize("says", [True, False])
-@pytest.mark.parametrize("needs", [1.0, 0.97, 0.5])
+@pytest.mark.parametrize("needs", [1.0, 0.97, 0.5, 1.05])
 @pytest.mark.parametrize(("fixed", "per_row"), [(2.0, 0.1), (1.0, 0.013), (0.0, 1.9), (15.0, 0.09)])
 def test_the_largest_multiple_that_fits_is_found_and_the_next_one_was_refused(fixed, per_row, needs, says):
     attempt = compiler(fixed, per_row, 16.0, says, needs)
@@ -28,8 +30,9 @@ def test_the_largest_multiple_that_fits_is_found_and_the_next_one_was_refused(fi
 
 def test_a_line_takes_few_compilations():
     assert len(largest_batch(compiler(2.0, 0.1, 16.0), 16.0, first=64, step=8, limit=4096).attempts) <= 4
-    more_than_counted = compiler(2.0, 0.0118, 16.0, needs=0.95)
-    assert len(largest_batch(more_than_counted, 16.0, first=64, step=8, limit=4096).attempts) <= 12
+    for needs, says in itertools.product((0.95, 1.05), (True, False)):
+        counted_otherwise = compiler(2.0, 0.0118, 16.0, says, needs)
+        assert len(largest_batch(counted_otherwise, 16.0, first=64, step=8, limit=4096).attempts) <= 12
 
 
 def test_nothing_fits_or_everything():

@@ -51,6 +51,16 @@ def test_our_model_has_the_parameters_of_the_table(weights):
     assert {match.ours for match in report.matches} == weights.params.keys()
 
 
+def test_numbers_that_are_not_finite_are_refused_before_anything_is_written(weights, tmp_path):
+    name = "embeddings/word_embeddings"
+    bad = dataclasses.replace(weights, params=weights.params | {name: np.full_like(weights.params[name], np.nan)})
+    huggingface.write(bad, tmp_path / "hf")
+    for target in ("run", "hf"):
+        with pytest.raises(ValueError, match=f"not finite in {name}; take another checkpoint"):
+            convert(f"hf:{tmp_path / 'hf'}", f"{target}:{tmp_path / 'new'}")
+    assert not (tmp_path / "new").exists()
+
+
 def test_there_and_back_is_the_same_model(weights, directory, tmp_path):
     done = convert(f"hf:{directory}", f"run:{tmp_path / 'run'}")
     assert any("layers/attention/query/kernel" in line and "{0..1}" in line for line in done.lines())

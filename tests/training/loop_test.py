@@ -54,7 +54,6 @@ class Recorder:
             checkpoints=FakeCheckpoints(self),
             data_fingerprint="f",
             reporter=FakeReporter(self),
-            mesh=MESH,
             interrupted=self.interrupted,
             **options,
         )
