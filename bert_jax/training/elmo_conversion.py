@@ -12,7 +12,7 @@ from bert_jax.config import to_plain
 from bert_jax.corpus.remote import AnyPath, as_path
 from bert_jax.corpus.word_vocabulary import WordVocabulary
 from bert_jax.input.loader import DataConfig
-from bert_jax.interop import allennlp
+from bert_jax.interop import allennlp, name_map
 from bert_jax.interop.allennlp import ElmoWeights
 from bert_jax.interop.parity_report import ParityReport
 from bert_jax.interop.weights import check_finite
@@ -21,7 +21,6 @@ from bert_jax.training import checkpoint
 from bert_jax.training.elmo_addresses import MODEL, SCHEME, is_elmo, load
 from bert_jax.training.elmo_pretraining import ElmoPretrainConfig
 from bert_jax.training.evaluation import EvalConfig
-from bert_jax.training.initialize import without_modules
 from bert_jax.training.loop import TrainConfig
 from bert_jax.training.mesh import MeshConfig
 from bert_jax.training.optimizers import OptimizerConfig
@@ -50,7 +49,7 @@ def convert(source: str, target: str) -> tuple[ParityReport, ParityReport]:
     weights, directory = load(source), as_path(place)
     if directory.exists() and any(directory.iterdir()):
         raise FileExistsError(f"{directory} is not empty; give another directory, or remove it")
-    check_finite(source, without_modules(weights.params, ()))
+    check_finite(source, name_map.flatten(weights.params))
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(weights.params))
     read = ParityReport((), (), weights.unread, (f"{num_parameters:,} numbers of {source}",))
     if scheme == SCHEME:

@@ -122,6 +122,7 @@ def elmo(preset: str) -> dict[str, Any]:
     changes = {
         "paper": {},
         "one_gpu": {"batch_size": 512, "num_steps": 7_000},  # configs/elmo.py: 12 minutes at 100,000 words a second
+        # As many steps as let feature_layers.py end within an hour.
         "laptop": {"batch_size": 64, "num_negatives": 2_048, "num_steps": 800, "eval_rows": 1_000},
         "smoke": {"batch_size": 8, "num_negatives": 16, "num_steps": 4, "eval_rows": 16},
     }
