@@ -110,6 +110,39 @@ def test_scripts_are_bash(tmp_path):
         assert done.returncode == 0, done.stderr
 
 
+GCLOUD = """#!/bin/bash
+set -e
+shift
+case "$1" in
+  cp) cat > "$3" ;;
+  rsync) mkdir -p "$4" && cp -r "$3/." "$4/" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "place", "status", "left"),
+    [
+        ("ls runs/x >runs/x/seen", "", 0, {"begun.txt", "earlier", "seen"}),
+        ("touch runs/x/traceback; exit 3", "", 3, {"begun.txt", "earlier", "traceback"}),
+        ("touch runs/x/trained", "/missing", 1, {"earlier"}),  # no permission to write there
+    ],
+)
+def test_a_trial_keeps_what_others_finished_and_what_a_failed_one_left(tmp_path, command, place, status, left):
+    results, tool = tmp_path / "results", tmp_path / "bin" / "gcloud"
+    results.mkdir()
+    (results / "earlier").touch()
+    tool.parent.mkdir()
+    tool.write_text(GCLOUD)
+    tool.chmod(0o755)
+    names = {"HOME": str(tmp_path), "PATH": f"{tool.parent}:{os.environ['PATH']}"}
+    names |= {"RESULTS": f"{results}{place}", "SWEEP": "runs/x", "COMMAND": command}
+    script = ["bash", "-c", TEMPLATES["sweep"]["run"]]
+    done = subprocess.run(script, cwd=tmp_path, env=names, capture_output=True, check=False)
+    assert done.returncode == status
+    assert {path.name for path in results.iterdir()} == left
+
+
 def _parse_elsewhere(code, objects):
     python = os.environ.get("BERT_JAX_CLOUD_PYTHON")
     if not python:
