@@ -14,7 +14,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import ml_collections
@@ -82,6 +82,12 @@ def choose(name: str, value: str, choices: Iterable[str]) -> str:
     if value not in choices:
         raise ValueError(f"{name} is {value!r}; accepted: {_closest_first(value, choices)}")
     return value
+
+
+def first_names(names: Sequence[str], count: int = 5) -> str:
+    """Return names for a message: the first `count`, and how many more there are."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
 
 
 def build(cls: type[Config], section: Mapping[str, Any] | ml_collections.ConfigDict, name: str = "config") -> Config:

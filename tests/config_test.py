@@ -60,6 +60,13 @@ def test_parse_arg_refuses_and_says_what_it_takes(arg, message):
         config_lib.parse_arg(arg, size="base", phase=1, smoke=False)
 
 
+@pytest.mark.parametrize(
+    ("count", "said"), [(1, "n0"), (5, "n0, n1, n2, n3, n4"), (7, "n0, n1, n2, n3, n4 and 2 more")]
+)
+def test_first_names_counts_those_it_leaves_out(count, said):
+    assert config_lib.first_names([f"n{number}" for number in range(count)]) == said
+
+
 def test_choose_lists_the_choices_and_the_closest():
     assert config_lib.choose("size", "mini", ["tiny", "mini"]) == "mini"
     with pytest.raises(ValueError, match=r"size is 'minni'; accepted: tiny, mini \(did you mean 'mini'\?\)"):

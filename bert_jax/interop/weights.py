@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bert_jax.config import first_names
 from bert_jax.corpus.vocabulary import WordPiece
 from bert_jax.models.bert import BertConfig
 
@@ -101,8 +102,7 @@ def check_finite(source: str, params: Mapping[str, Any]) -> None:
         ValueError: there are some; it names the parameters.
     """
     if names := sorted(name for name, values in params.items() if not np.isfinite(values).all()):
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise ValueError(
-            f"{source} has numbers that are not finite in {', '.join(names[:5])}{more}; take another checkpoint, or an "
-            "earlier step of its run"
+            f"{source} has numbers that are not finite in {first_names(names)}; take another checkpoint, or an earlier "
+            "step of its run"
         )

@@ -19,7 +19,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from bert_jax.config import choose, fingerprint
+from bert_jax.config import choose, fingerprint, first_names
 from bert_jax.corpus.remote import is_object_store
 from bert_jax.training.best import best_step, rank
 from bert_jax.training.checksums import changed, checksums, other_names
@@ -156,7 +156,7 @@ class Checkpoints:
             raise not_restored(directory, error, self._way_out(step)) from error
         if names := [f"{name}/{array}" for name in saved for array in changed(found[name], saved[name])]:
             raise DamagedCheckpointError(
-                f"{directory} is not what was saved: {', '.join(names[:5])}; {self._way_out(step)}"
+                f"{directory} is not what was saved: {first_names(names)}; {self._way_out(step)}"
             )
         return TrainState(params=found["params"], **found["train_state"]), meta
 
@@ -357,7 +357,7 @@ def load_params(address: str | Address, shardings: Any = None, item: str = "para
         )
         params = checkpointer.restore(path, abstract)
     if names := changed(params, read_meta(found.workdir, found.step).get("checksums", {}).get(item)):
-        raise DamagedCheckpointError(f"{path} is not what was saved: {', '.join(names[:5])}; use another step")
+        raise DamagedCheckpointError(f"{path} is not what was saved: {first_names(names)}; use another step")
     return params
 
 

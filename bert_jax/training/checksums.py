@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bert_jax.config import first_names
 from bert_jax.training.optimizers import parameter_name
 
 _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}  # by the bytes of an element
@@ -34,8 +35,7 @@ def checksums(tree: Any) -> dict[str, int]:
     """
     read = _read(tree)
     if names := [name for name, (_, finite) in read.items() if not finite]:
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        raise NotFiniteError(f"{', '.join(names[:5])}{more}")
+        raise NotFiniteError(first_names(names))
     return {name: value for name, (value, _) in read.items()}
 
 
@@ -50,7 +50,7 @@ def other_names(tree: Any, saved: dict[str, int]) -> list[str]:
     """Return how the names in `saved` differ from a tree's, in words; nothing where they are the same."""
     names = {parameter_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
     differ = (("lacks", sorted(names - saved.keys())), ("has besides", sorted(saved.keys() - names)))
-    return [f"{how} {', '.join(found[:5])}{' …' if len(found) > 5 else ''}" for how, found in differ if found]
+    return [f"{how} {first_names(found)}" for how, found in differ if found]
 
 
 def _read(tree: Any) -> dict[str, tuple[int, bool]]:

@@ -18,7 +18,7 @@ from bert_jax.training.metrics import NonFiniteError
 from bert_jax.training.pretraining import build_config, make_job
 from bert_jax.training.run import RunOptions, run
 from tests.faults.disks import DISKS
-from tests.faults.runs import saved
+from tests.faults.runs import flip_a_bit, saved
 from tests.training.runs import make_corpus, pretrain, rows, tiny_config
 from tests.training.tiny import assert_trees_equal
 
@@ -62,12 +62,6 @@ def uninterrupted(corpus, compiled, tmp_path_factory):
 def assert_same_run(workdir, expected):
     assert rows(workdir) == rows(expected)
     assert_trees_equal(saved(workdir, NUM_STEPS), saved(expected, NUM_STEPS))
-
-
-def flip_a_bit(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content)
 
 
 def cut(path):

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import shutil
 import signal
 import time
 from typing import Any
@@ -16,6 +17,7 @@ from tests.faults.runs import (
     assert_close_run,
     assert_little_is_lost,
     finish,
+    flip_a_bit,
     free_address,
     start_run,
     wait_for_checkpoint,
@@ -55,11 +57,11 @@ def read_batches(path):
 
 @pytest.fixture
 def start_all(start, cache, tmp_path):
-    """`start_all(count)` starts so many processes of one run; none of them outlives the test."""
+    """`start_all(count, *flags)` starts so many processes of one run; none of them outlives the test."""
     started = []
 
-    def start_all(count):
-        flags = [f"--coordinator_address={free_address()}", f"--num_processes={count}"]
+    def start_all(count, *flags):
+        flags = [*flags, f"--coordinator_address={free_address()}", f"--num_processes={count}"]
         flags += [f"--heartbeat_timeout_seconds={HEARTBEAT_SECONDS}"]
         for number in range(count):
             records = tmp_path / f"records-{number}"
@@ -129,3 +131,23 @@ def test_four_processes_have_the_losses_of_one_and_the_first_speaks_for_all(star
     assert_each_read_its_part(tmp_path, 4, 0, batches)
     assert_close_run(tmp_path / "run", expected, NUM_STEPS)
     assert len(list((tmp_path / "run").glob("events.out.*"))) == 1
+
+
+def test_two_processes_set_a_damaged_checkpoint_aside_and_the_same_command_goes_on(start_all, whole, tmp_path):
+    expected, batches = whole
+    workdir = tmp_path / "run"
+    shutil.copytree(expected, workdir)
+    *_, before, damaged, last = committed_steps(workdir)
+    shutil.rmtree(workdir / "checkpoints" / str(last))  # as of a run that was killed before its last save
+    largest = max((workdir / "checkpoints" / str(damaged) / "params").rglob("*"), key=lambda path: path.stat().st_size)
+    flip_a_bit(largest)
+    ends = [finish(process, timeout=600) for process in start_all(2, "--fall_back")]
+    assert all(code not in (0, EXIT_CODE) for code, _ in ends), ends
+    assert any("it was set aside: run the same command again" in errors for _, errors in ends), ends
+    assert committed_steps(workdir)[-1] == before
+
+    ends = [finish(process, timeout=1200) for process in start_all(2, "--fall_back")]
+    assert [code for code, _ in ends] == [0, 0], ends
+    assert f"resuming after step {before}" in ends[0][1]
+    assert_each_read_its_part(tmp_path, 2, before, batches)
+    assert_close_run(workdir, expected, NUM_STEPS)

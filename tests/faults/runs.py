@@ -85,6 +85,12 @@ def assert_little_is_lost(workdir, save_every):
     return kept
 
 
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
 def kill_and_resume(start, workdir):
     """Kill a run behind its first checkpoint, and let the same command end it; `start` takes the workdir."""
     process = start(workdir)
