@@ -6,6 +6,7 @@ Needs the libtpu package (x86 Linux; `make tpu-check` makes an environment with 
 Exit codes: 0 it fits, 1 an error, 2 it does not fit. What is counted, and how, is in docs/tpu.md.
 """
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -48,6 +49,10 @@ CELLS = (
     Cell(LARGE, "v6e-256", 8),
     Cell("configs/elmo.py:size=original,recipe=fast", "v5e-8", 64),
     Cell("configs/glue.py:task=mrpc,recipe=fast", "v5e-1", 32),
+    Cell("configs/text_table.py:recipe=fast", "v5e-1", 32),
+    Cell("configs/ner.py:recipe=fast", "v5e-1", 32),
+    Cell("configs/squad.py:recipe=fast", "v5e-1", 32),
+    Cell("configs/multiple_choice.py:recipe=fast", "v5e-1", 16),
     Cell("configs/bert.py:size=base,phase=2", "v5e-1", 256),
 )
 
@@ -107,16 +112,9 @@ def _write_matrix() -> int:
 
 def cell_config(cell: Cell) -> Any:
     """Return the config of a cell of the table."""
-    from configs import bert, elmo, glue
-
-    get_config = {
-        "configs/bert.py": bert.get_config,
-        "configs/elmo.py": elmo.get_config,
-        "configs/glue.py": glue.get_config,
-    }
     name, *changes = cell.config.split(" --config.")
     file, _, arguments = name.partition(":")
-    config: Any = get_config[file](arguments)
+    config: Any = importlib.import_module(file.removesuffix(".py").replace("/", ".")).get_config(arguments)
     config.update_from_flattened_dict(dict(change.split("=") for change in changes))
     config.data.batch_size = cell.rows_per_chip * cell.slices.num_chips
     return config

@@ -25,7 +25,7 @@ _FREE = {
     "opt-barrier", "add-dependency",
 }  # fmt: skip
 _FREE_TARGETS = ("ConcatBitcast", "AllocateBuffer", "AssumeGatherIndicesInBound", "Sharding")  # of custom calls
-_RUNS_OTHERS = {"while", "call", "conditional", "async-start"}
+_RUNS_OTHERS = {"while", "call", "call-start", "conditional", "async-start"}
 # JAX's attention kernels declare nothing. Their products of [queries, keys] and head_dim: scores and context; backward
 # the scores again, and what reaches probabilities, values, keys and queries.
 _SPLASH_PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dkv": 5}
@@ -113,12 +113,14 @@ def program_costs(program: Program) -> Costs:
     """Return what one run of a program takes on one device.
 
     Raises:
-        ValueError: a loop whose number of turns the text does not say.
+        ValueError: a loop whose number of turns the text does not say, or a collective's group; a part is missing.
     """
     done: dict[str, Costs] = {}
 
     def costs(name: str) -> Costs:
         if name not in done:
+            if name not in program.computations:
+                raise ValueError(f"the program calls {name}, which its text lacks; give the whole text of one module")
             computation, total = program.computations[name], Costs()
             for instruction in computation.instructions:
                 total += _instruction_costs(program, computation, instruction, costs)
@@ -136,8 +138,7 @@ def _instruction_costs(
         return Costs()
     inside = Costs()
     for name in instruction.called:
-        if name in program.computations:
-            inside += costs(name)
+        inside += costs(name)
     if opcode == "while":
         return inside.times(trip_count(program, computation, instruction))
     if opcode in _RUNS_OTHERS:
@@ -269,7 +270,13 @@ def _collectives(computation: Computation, instruction: Instruction) -> tuple[Co
 
 
 def _group_size(instruction: Instruction) -> int:
-    """Return how many devices one group has, in each of the ways in which HLO writes groups; 2 for a permutation."""
+    """Return how many devices one group has, in each of the ways in which HLO writes groups; 2 for a permutation.
+
+    Raises:
+        ValueError: they are written in another way.
+    """
+    if instruction.opcode.startswith("collective-permute"):
+        return 2
     groups = instruction.attribute(r"replica_groups=\{\{([\d,]+)\}")
     if groups:
         return len(groups.split(","))
@@ -282,7 +289,7 @@ def _group_size(instruction: Instruction) -> int:
     if mesh:
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
         return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", mesh[2]))
-    return 2
+    raise ValueError(f"the devices of {instruction.name} are not understood: {instruction.attributes[:200]}")
 
 
 def _flops(computation: Computation, instruction: Instruction) -> float:

@@ -70,7 +70,10 @@ class Instruction:
     @property
     def called(self) -> list[str]:
         """Return the computations that it runs, a loop's condition and reductions' operators aside."""
-        names = re.findall(r"(?:calls|body|true_computation|false_computation)=%?([\w.\-]+)", self.attributes)
+        kinds = "calls|body|true_computation|false_computation"
+        if self.opcode in ("call", "call-start"):  # others apply an operator to each pair of numbers
+            kinds += "|to_apply"
+        names = re.findall(rf"(?:{kinds})=%?([\w.\-]+)", self.attributes)
         branches = self.attribute(r"branch_computations=\{([^}]*)\}")
         return names + re.findall(r"%?([\w.\-]+)", branches)
 
@@ -124,7 +127,7 @@ def parse_program(text: str) -> Program:
     computations: dict[str, Computation] = {}
     entry, name, instructions = "", "", []
     for line in text.splitlines():
-        if line == "}":
+        if line.startswith("}"):  # behind it may stand on which core it runs: }, execution_thread="sparsecore"
             computations[name] = Computation(name, tuple(instructions))
             continue
         header = _HEADER.match(line)

@@ -17,6 +17,8 @@ from tests.tpu.plain_operations import use_plain_operations
 
 pytestmark = [pytest.mark.tpu, pytest.mark.timeout(3600)]
 GIB = 2**30
+# The fast recipe of Base and Large on v5e, of which a bound on MFU of 60 % was wanted.
+AIMED_AT = [cell for cell in CELLS if "fast" in cell.config and "bert" in cell.config and "v5e" in cell.topology]
 
 
 def shape_of(argument, topology, rows_per_chip, **model):
@@ -25,6 +27,17 @@ def shape_of(argument, topology, rows_per_chip, **model):
     for name, value in model.items():
         config.model[name] = value
     return step_shape(config)
+
+
+def assert_exchanges_gradients(result):
+    """The devices of a slice sum gradients and send each other nothing else, ELMo's little else."""
+    sent = {kind: total["bytes"] for kind, total in result["collectives"].items()}
+    if "elmo" in result["config"]:
+        # The sampled softmax gathers its negatives, and the batch's rows for the gradient of their words: a few MB.
+        assert sum(sent.values()) <= 1.1 * sent["all-reduce"]
+        return
+    gradients = result["state_bytes"] / 3  # parameters and two moments, all float32
+    assert sent == {"all-reduce": pytest.approx(gradients, rel=0.05)}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -127,10 +140,7 @@ def test_other_families_compile_and_exchange_gradients_and_little_else(config):
     result = compile_check.check(step_shape(config), topology)
     assert result["fits"]
     assert result["donated_bytes"] >= result["state_bytes"]
-    sent = {kind: total["bytes"] for kind, total in result["collectives"].items()}
-    # ELMo's sampled softmax gathers its negatives, and the batch's rows for the gradient of their words: a few MB.
-    assert sent.keys() == {"all-reduce"} or config.family == "elmo"
-    assert sum(sent.values()) <= 1.1 * sent["all-reduce"]
+    assert_exchanges_gradients({**result, "config": config.family})
     assert 0 < result["roofline"]["mfu"] <= 1
 
 
@@ -154,7 +164,7 @@ def test_a_step_compiles_for_every_generation(name):
     result = compile_check.check(shape_of("size=tiny,recipe=fast", topology, 8, scan_unroll=1), topology)
     assert result["fits"]
     assert result["donated_bytes"] >= result["state_bytes"]
-    assert set(result["collectives"]) == {"all-reduce"}
+    assert_exchanges_gradients(result)
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell.config}-{cell.slices.name}-{cell.rows_per_chip}")
@@ -165,6 +175,9 @@ def test_steps_of_the_documented_table_fit(cell):
         return
     assert result["fits"]
     assert result["donated_bytes"] >= result["state_bytes"]
-    if cell.num_slices == 1:
-        assert set(result["collectives"]) <= {"all-reduce"}  # one chip has nobody to ask
-    assert 0 < result["roofline"]["mfu"] <= 1
+    if result["num_devices"] == 1:
+        assert not result["collectives"]
+    elif cell.num_slices == 1:
+        assert_exchanges_gradients({**result, "config": cell.config})
+    # A step leaves out what nobody reads, and so needs less than the formula has.
+    assert (0.6 if cell in AIMED_AT else 0.0) < result["roofline"]["mfu"] < 1.1

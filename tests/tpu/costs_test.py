@@ -78,6 +78,34 @@ def test_attention_kernels_count_their_products(kernel, products):
     assert costs(text).flops == products * 2 * (3 * 2) * 256 * 512 * 64
 
 
+def test_what_another_core_of_the_chip_runs_is_counted_once():
+    text = """HloModule step
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %sum = f32[] add(%a, %b)
+}, execution_thread="sparsecore"
+
+%reduce (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  ROOT %y = f32[8]{0} all-reduce(%x), replica_groups=[1,4]<=[4], to_apply=%add
+}, execution_thread="sparsecore"
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  %start = ((), (), (s32[1]{0:S(2)})) call-start(), async_execution_thread="sparsecore", to_apply=%reduce
+  %update = ((f32[8]{0}), f32[8]{0}) call-update(%start, %x)
+  ROOT %y = f32[8]{0} call-done(%update)
+}
+"""
+    found = costs(text)
+    assert found.collectives == (Collective("all-reduce", 32, 4, 1, ("f32[8]",)),)
+    assert found.hbm_bytes == 64
+    with pytest.raises(ValueError, match="calls reduce, which its text lacks"):
+        costs(text.replace("%reduce (x", "%other (x"))
+
+
 def test_what_leaves_a_slice_is_counted_apart():
     text = entry(
         "%x = f32[16]{0} parameter(0)",
@@ -111,6 +139,8 @@ def test_gathers_read_what_they_return():
 def test_group_sizes(groups, size):
     text = entry("%x = f32[8]{0} parameter(0)", f"ROOT %y = f32[8]{{0}} all-reduce(%x), {groups}, to_apply=%add")
     assert costs(text).collectives == (Collective("all-reduce", 32, size, 1, ("f32[8]",)),)
+    with pytest.raises(ValueError, match="not understood"):
+        costs(text.replace(groups, "replica_groups={}"))
 
 
 def test_a_collective_in_two_halves_counts_once():
