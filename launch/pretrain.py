@@ -79,7 +79,7 @@ def train(argv: list[str], jobs: Mapping[str, Callable[[Any], Job]], example: st
         family = choose("config.family", CONFIG.value.get("family", ""), jobs)
         options = RunOptions(PROFILE_STEPS.value, PEAK_FLOPS.value, FALL_BACK.value)
         return run(jobs[family](CONFIG.value), path, options)
-    except (ValueError, FileNotFoundError, WorkdirInUseError, NonFiniteError, CheckpointError) as error:
+    except (ValueError, OSError, WorkdirInUseError, NonFiniteError, CheckpointError) as error:
         print(f"{launcher}: {error}", file=sys.stderr)
         return processes.end(1)
     except KeyboardInterrupt:  # before the first step, or the second one: the first is heeded between two steps

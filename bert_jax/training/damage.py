@@ -17,6 +17,7 @@ OTHER_MODEL = (
     "another --workdir"
 )
 # Statuses of a store or of the processes' coordination that say nothing of what was written.
+_LIBRARIES = ("aiohttp", "gcsfs", "google", "requests", "urllib3")  # whose errors are of the network and of services
 _PASSING = re.compile(r"\b(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED|PERMISSION_DENIED)\b")
 
 
@@ -35,6 +36,8 @@ def is_passing(error: BaseException | None) -> bool:
     """
     while error is not None:
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            return True
+        if type(error).__module__.partition(".")[0] in _LIBRARIES and not isinstance(error, FileNotFoundError):
             return True
         if isinstance(error, MemoryError | jax.errors.JaxRuntimeError) or _PASSING.search(str(error)):
             return True

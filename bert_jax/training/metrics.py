@@ -28,6 +28,7 @@ LOGGED_NAMES = {
     "next_sentence_accuracy": "nsp_accuracy",
 }
 FILE = "metrics.jsonl"
+_TENSORBOARD = "TensorBoard"
 
 
 class NonFiniteError(FloatingPointError):
@@ -139,19 +140,26 @@ class MetricsFile:
             for row in read_rows(self._path)
             if row["step"] < restored_step or (row["step"] == restored_step and not (evaluate_again and is_eval(row)))
         ]
-        temporary = workdir / f"{FILE}.tmp"
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in self._rows))
-        temporary.replace(self._path)
-        self._appends = not is_object_store(workdir)
+        self._in_bucket = is_object_store(workdir)
+        self._write_all()
+        self._appends = not self._in_bucket
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append a row."""
-        if self._appends:
+        """Append a row, and before it those that could not be written."""
+        self._rows.append(row)
+        appends, self._appends = self._appends, False  # a write that fails may leave half a line
+        if appends:
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-            return
-        self._rows.append(row)
-        self._path.write_text("".join(json.dumps(each) + "\n" for each in self._rows))
+        else:
+            self._write_all()
+        self._appends = not self._in_bucket
+
+    def _write_all(self) -> None:
+        written = self._path if self._in_bucket else self._path.with_name(f"{FILE}.tmp")  # a bucket's are whole or not
+        written.write_text("".join(json.dumps(row) + "\n" for row in self._rows))
+        if written != self._path:
+            written.replace(self._path)
 
 
 def read_rows(path: epath.Path) -> list[dict[str, Any]]:
@@ -168,7 +176,10 @@ def is_eval(row: dict[str, Any]) -> bool:
 
 
 class Reporter:
-    """Writes rows wherever they go. A writer that fails is told once and never stops the run."""
+    """Writes rows wherever they go. A writer that fails is told once and never stops the run.
+
+    TensorBoard is given up then; metrics.jsonl gets its rows as soon as it can be written again.
+    """
 
     def __init__(
         self,
@@ -182,11 +193,11 @@ class Reporter:
         """Open the writers in process 0; others write nothing. Rows beyond the start are cut (`MetricsFile`)."""
         self._total_steps, self._throughput, self._reference = total_steps, throughput, reference
         self._progress = Progress()
-        self._writers: dict[str, Callable[[dict[str, Any]], None]] = {}
+        self._file: MetricsFile | None = None
         self._tensorboard: Any = None
+        self._failed = set[str]()
         if jax.process_index() == 0:
-            self._writers[FILE] = MetricsFile(workdir, restored_step, evaluate_again).write
-            self._writers["TensorBoard"] = self._write_tensorboard
+            self._file = MetricsFile(workdir, restored_step, evaluate_again)
             self._open_tensorboard(workdir, restored_step)
 
     def train(self, step: int, window: MetricWindow) -> None:
@@ -215,7 +226,7 @@ class Reporter:
         """Flush the writers."""
         self._progress.end()
         if self._tensorboard is not None:
-            self._guard("TensorBoard", self._tensorboard.close)
+            self._guard(_TENSORBOARD, self._tensorboard.close)
 
     def _line(
         self, step: int, means: dict[str, float], rates: dict[str, float | None], tokens: float, seconds_per_step: float
@@ -235,21 +246,27 @@ class Reporter:
         return "  ".join(filter(None, parts))
 
     def _write(self, row: dict[str, Any]) -> None:
-        for name, write in list(self._writers.items()):
-            self._guard(name, lambda write=write: write(row))
+        if self._file is not None:
+            self._guard(FILE, lambda file=self._file: file.write(row))
+        if self._tensorboard is not None:
+            self._guard(_TENSORBOARD, lambda: self._write_tensorboard(row))
 
     def _guard(self, name: str, action: Callable[[], None]) -> None:
         try:
             action()
         except Exception as error:  # a full disk or a broken event file must not end a week's training
-            if self._writers.pop(name, None) is not None:
-                self.say(f"warning: {name} is not written any more: {type(error).__name__}: {error}")
+            if name == _TENSORBOARD:
+                self._tensorboard = None
+            if name not in self._failed:
+                end = "is not written any more" if name == _TENSORBOARD else "was not written; the next row tries again"
+                self.say(f"warning: {name} {end}: {type(error).__name__}: {error}")
+            self._failed.add(name)
 
     def _open_tensorboard(self, workdir: epath.Path, restored_step: int) -> None:
         def open_writer() -> None:
             self._tensorboard = tensorboardX.SummaryWriter(str(workdir), purge_step=restored_step + 1)
 
-        self._guard("TensorBoard", open_writer)
+        self._guard(_TENSORBOARD, open_writer)
 
     def _write_tensorboard(self, row: dict[str, Any]) -> None:
         for name, value in row.items():

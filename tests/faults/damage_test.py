@@ -4,6 +4,7 @@ Whole runs in this process. After each fault the run is the one that nothing dis
 of its data.
 """
 
+import contextlib
 import shutil
 import time
 from typing import Any
@@ -11,13 +12,14 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import tensorboardX
 
 from bert_jax.training import run as run_module
 from bert_jax.training.checkpoint import Checkpoints, DamagedCheckpointError, committed_steps
-from bert_jax.training.metrics import NonFiniteError
+from bert_jax.training.metrics import MetricsFile, NonFiniteError
 from bert_jax.training.pretraining import build_config, make_job
 from bert_jax.training.run import RunOptions, run
-from tests.faults.disks import DISKS
+from tests.faults.disks import DISKS, full_disk
 from tests.faults.runs import flip_a_bit, saved
 from tests.training.runs import make_corpus, pretrain, rows, tiny_config
 from tests.training.tiny import assert_trees_equal
@@ -127,6 +129,25 @@ def test_a_save_that_fails_is_told_within_an_interval_and_not_resumed_from(
     [told] = [number for number, line in enumerate(lines) if "a checkpoint was not written" in line]
     assert "the next save tries again" in lines[told]
     assert any(line.startswith("step 10/") for line in lines[told - 1 : told + 2])  # of the save that would be after it
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_a_log_that_cannot_be_written_is_told_and_loses_no_row(corpus, uninterrupted, tmp_path, monkeypatch, capsys):
+    write = MetricsFile.write
+
+    def write_on_a_bad_disk(self, row):
+        with full_disk() if row["step"] == 2 else contextlib.nullcontext():  # before the first save
+            write(self, row)
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(MetricsFile, "write", write_on_a_bad_disk)
+    monkeypatch.setattr(tensorboardX.SummaryWriter, "add_scalar", fail)
+    assert pretrain(corpus, tmp_path, **RUN) == 0
+    said = capsys.readouterr().err
+    assert said.count("metrics.jsonl was not written; the next row tries again: OSError") == 1
+    assert said.count("TensorBoard is not written any more: OSError: [Errno 28]") == 1
     assert_same_run(tmp_path, uninterrupted)
 
 

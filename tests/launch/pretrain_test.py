@@ -8,8 +8,8 @@ import pytest
 from bert_jax.training.checkpoint import committed_steps
 from bert_jax.training.metrics import NonFiniteError
 from tests.conftest import write_instances, write_tokenizer
-from tests.faults.runs import ROOT
-from tests.training.runs import make_corpus, pretrain, rows
+from tests.faults.runs import ROOT, finish, start_run
+from tests.training.runs import FLAGS, make_corpus, pretrain, rows
 
 pytestmark = pytest.mark.entry
 
@@ -108,3 +108,11 @@ def test_a_mistyped_config_key_is_one_line_with_the_right_one():
     (line,) = done.stderr.splitlines()
     assert line.startswith("pretrain: config.train has no key 'num_step'; accepted: keep_checkpoints, ")
     assert line.endswith(" (did you mean 'num_steps'?)")
+
+
+def test_a_workdir_that_cannot_be_written_is_one_line(corpus):
+    config = {"data.corpus": corpus, "data.instances": "nsp-32", "model.max_position_embeddings": 32}
+    code, errors = finish(start_run("pretrain", FLAGS, "/dev/null/run", **config))
+    assert code == 1
+    assert errors.splitlines()[-1] == "pretrain: [Errno 20] Not a directory: '/dev/null/run'"
+    assert "Traceback" not in errors

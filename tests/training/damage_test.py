@@ -19,6 +19,7 @@ STEP = epath.Path("checkpoints/8")
         ValueError("UNAVAILABLE: Error opening zarr driver: the bucket does not answer"),
         ValueError("PERMISSION_DENIED: no access"),
         RuntimeError("DEADLINE_EXCEEDED: Barrier timed out"),
+        type("HttpError", (Exception,), {"__module__": "gcsfs.retry"})("Service Unavailable, 503"),
         jax.errors.JaxRuntimeError("UNKNOWN: Gloo AllGather failed: Connection reset by peer"),
     ],
 )
