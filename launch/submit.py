@@ -51,6 +51,7 @@ def main(argv: list[str]) -> int:
     try:
         topology = parse_topology(_TOPOLOGY.value, _NUM_SLICES.value)
         name = re.sub(r"[^a-z0-9-]+", "-", (_NAME.value or _WORKDIR.value.rstrip("/").split("/")[-1]).lower())
+        cloud.check_name(name)
         route = choose("--route", _ROUTE.value, ROUTES)
         if route == "sweep":
             return _submit_sweep(topology, name, argv[1:])

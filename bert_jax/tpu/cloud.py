@@ -7,10 +7,12 @@ cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus (node selectors).
 import copy
 import dataclasses
 import math
+import re
 from typing import Any
 
-from bert_jax.tpu.topologies import Topology
+from bert_jax.tpu.topologies import Topology, accelerator_types
 
+_NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")  # Kubernetes makes host names of at most 63 characters of it
 CHIPS_PER_HOST = 4  # of a slice with several hosts, in all generations
 
 
@@ -46,7 +48,7 @@ class CloudJob:
     """A pretraining run on a slice.
 
     Attributes:
-        name: letters, digits and hyphens.
+        name: see `check_name`.
         corpus: gs:// address of a prepared corpus, copied to each host's disk.
         workdir: gs:// address of the run's directory.
         arguments: of launch.pretrain.
@@ -63,6 +65,7 @@ class CloudJob:
 
     def __post_init__(self) -> None:
         """Refuse what no host of a slice could read or write, and arguments that are set elsewhere."""
+        check_name(self.name)
         check_address("corpus", self.corpus)
         check_address("workdir", self.workdir)
         if not any(argument.startswith("--config=") for argument in self.arguments):
@@ -72,6 +75,19 @@ class CloudJob:
                 raise ValueError(f"{argument} stands behind `--`, but is set from --workdir and --corpus; leave it out")
             if argument.split() != [argument]:
                 raise ValueError(f"the argument {argument!r} has spaces, which a job's environment cannot hold")
+
+
+def check_name(name: str) -> None:
+    """Refuse a job's name that SkyPilot or Kubernetes would refuse.
+
+    Raises:
+        ValueError: it is not 1 to 40 small letters, digits and hyphens, a letter first and no hyphen last.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"the job's name is {name!r}; it takes up to 40 small letters, digits and hyphens, a letter first and no "
+            "hyphen last: give another --name"
+        )
 
 
 def check_address(flag: str, address: str) -> None:
@@ -88,11 +104,13 @@ def accelerator_type(topology: Topology) -> str:
     """Return gcloud's accelerator type of a slice, such as v5litepod-16.
 
     Raises:
-        ValueError: a generation without TPU VMs.
+        ValueError: a generation without TPU VMs, or a shape that no type has.
     """
     names = NAMES[topology.chip.generation]
     if not names.accelerator:
         raise ValueError(f"{topology.name} is not offered as TPU VMs; use --route=gke")
+    if topology.shape not in accelerator_types(topology.chip).values():
+        raise ValueError(f"{topology.name} is not the shape of an accelerator type; use one, or --route=gke")
     return f"{names.accelerator}-{math.prod(topology.shape) * topology.chip.units_per_chip}"
 
 

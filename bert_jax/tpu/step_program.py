@@ -73,7 +73,7 @@ def compile_step(shape: StepShape, topology: Topology) -> StepProgram:
 
     Raises:
         OutOfMemoryError: it does not fit; the message says by how much.
-        ValueError: a batch or mesh that the topology does not divide, or no libtpu.
+        ValueError: a batch or mesh that the topology does not divide, no libtpu, or what else the compiler refuses.
     """
     mesh = make_mesh(shape.mesh, devices(topology))
     check_batch_size("config.data.batch_size", shape.batch_size, mesh, shape.train.microbatches)
@@ -95,7 +95,7 @@ def compile_step(shape: StepShape, topology: Topology) -> StepProgram:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
+            raise ValueError(f"libtpu did not compile the step: {str(error).splitlines()[0]}") from error
         used = used_bytes(str(error))
         raise OutOfMemoryError(
             f"the step takes {_gib(used)} of a device's {_gib(available)}", used, available

@@ -105,7 +105,7 @@ def test_a_run_moves_between_meshes_and_process_counts(start, cache, uninterrupt
     flags = [f"--coordinator_address={address}", "--num_processes=2"]
     both = [start(tmp_path, *flags, f"--process_id={number}", cache=cache) for number in range(2)]
     wait_for_checkpoint(both[0], tmp_path, after=stopped)
-    both[1].send_signal(signal.SIGTERM)  # one of them; both must save at one step
+    both[0].send_signal(signal.SIGTERM)  # one of them, here the one with the coordinator; both must save at one step
     ends = [finish(process) for process in both]
     assert [code for code, _ in ends] == [EXIT_CODE] * 2, ends
     assert stopped < max(committed_steps(tmp_path)) < NUM_STEPS

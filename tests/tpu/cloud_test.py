@@ -87,9 +87,13 @@ def test_every_generation_has_a_route():
     [
         (lambda: task(parse_topology("v5e-8", 2)), "--route=gke"),
         (lambda: task(parse_topology("tpu7x-8")), "--route=gke"),
+        (lambda: task(parse_topology("v5e:2x8")), "v5e:2x8 is not the shape"),
         (lambda: trial(parse_topology("v5e-16")), "one host.* at most 8 chips"),
         (lambda: trial(parse_topology("v4-16")), "one host.* at most 4 chips"),
         (lambda: cloud.fill_jobset(TEMPLATES["jobset"], parse_topology("v3-8"), JOB), "--route=skypilot"),
+        (lambda: cloud.CloudJob("7", "gs://b/c", "gs://b/w", ("--config=x",)), "'7'; .* give another --name"),
+        (lambda: cloud.CloudJob("a-", "gs://b/c", "gs://b/w", ("--config=x",)), "no hyphen last"),
+        (lambda: cloud.CloudJob("a" * 41, "gs://b/c", "gs://b/w", ("--config=x",)), "up to 40"),
         (lambda: cloud.CloudJob("a", "corpus", "gs://b/w", ("--config=x",)), "gs://my-bucket/corpus"),
         (lambda: cloud.CloudJob("a", "gs://b/c", "gs://BUCKET/w", ("--config=x",)), "workdir"),
         (lambda: cloud.CloudJob("a", "gs://b/c", "gs://b/w", ("--config.seed=1",)), "--config="),
