@@ -208,7 +208,7 @@ def _moved(program: Program, computation: Computation, instruction: Instruction)
 
 
 def _moved_by_fusion(program: Program, computation: Computation, fusion: Instruction) -> list[tuple[int, bool]]:
-    inner = program.computations[fusion.attribute(r"calls=%?([\w.\-]+)")]
+    inner = _fused(program, fusion)
     moved: list[tuple[int, bool]] = []
     for number, name in enumerate(fusion.operands):
         outer, parameter = computation.by_name.get(name), inner.parameters.get(number)
@@ -219,7 +219,7 @@ def _moved_by_fusion(program: Program, computation: Computation, fusion: Instruc
         moved.append((read, all(array.in_hbm for array in outer.arrays)))
     roots = [inner.by_name[name] for name in inner.root.operands] if inner.root.opcode == "tuple" else [inner.root]
     for root, array in zip(roots, fusion.arrays, strict=False):
-        moved.append((_bytes_written(inner, root, array), array.in_hbm))
+        moved.append((_bytes_written(program, inner, root, array), array.in_hbm))
     return moved
 
 
@@ -229,10 +229,10 @@ def _bytes_read(program: Program, computation: Computation, value: Instruction) 
     read = 0
     for user in computation.users.get(value.name, []):
         first = user.operands and user.operands[0] == value.name
-        if user.opcode == "bitcast":
+        inner = _fused(program, user) if user.opcode == "fusion" else None
+        if user.opcode == "bitcast" or (inner is not None and _passes_on(inner)):
             read += _bytes_read(program, computation, user)
-        elif user.opcode == "fusion":
-            inner = program.computations[user.attribute(r"calls=%?([\w.\-]+)")]
+        elif inner is not None:
             numbers = [number for number, name in enumerate(user.operands) if name == value.name]
             read += sum(_bytes_read(program, inner, inner.parameters[number]) for number in numbers)
         elif user.opcode in _PARTIAL and first:
@@ -244,9 +244,21 @@ def _bytes_read(program: Program, computation: Computation, value: Instruction) 
     return read
 
 
-def _bytes_written(computation: Computation, root: Instruction, array: Array) -> int:
+def _fused(program: Program, fusion: Instruction) -> Computation:
+    return program.computations[fusion.attribute(r"calls=%?([\w.\-]+)")]
+
+
+def _passes_on(inner: Computation) -> bool:
+    """Return whether a fusion inside another one merely gives its operand another layout, tiles included."""
+    value = inner.root
+    while value.opcode in ("bitcast", "copy"):
+        value = inner.by_name[value.operands[0]]
+    return value.opcode == "parameter"
+
+
+def _bytes_written(program: Program, computation: Computation, root: Instruction, array: Array) -> int:
     """Return how much of a fusion's result is written: of an update in place the update alone."""
-    while root.opcode == "bitcast" and root.operands and root.operands[0] in computation.by_name:
+    while root.opcode == "bitcast" or (root.opcode == "fusion" and _passes_on(_fused(program, root))):
         root = computation.by_name[root.operands[0]]
     if root.opcode == "dynamic-update-slice" and len(root.operands) > 1:
         update = computation.by_name.get(root.operands[1])

@@ -11,13 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
-import tensorboardX
 from etils import epath
 
 from bert_jax.corpus.remote import is_object_store
 from bert_jax.training.reference_curve import ReferenceCurve
 from bert_jax.training.state import Metrics
+from bert_jax.training.tensorboard import TensorBoard
 from bert_jax.training.throughput import Throughput
 
 # The objectives' names are the papers'; what is logged has the shorter ones that users look for.
@@ -194,7 +193,7 @@ class Reporter:
         self._total_steps, self._throughput, self._reference = total_steps, throughput, reference
         self._progress = Progress()
         self._file: MetricsFile | None = None
-        self._tensorboard: Any = None
+        self._tensorboard: TensorBoard | None = None
         self._failed = set[str]()
         if jax.process_index() == 0:
             self._file = MetricsFile(workdir, restored_step, evaluate_again)
@@ -249,7 +248,7 @@ class Reporter:
         if self._file is not None:
             self._guard(FILE, lambda file=self._file: file.write(row))
         if self._tensorboard is not None:
-            self._guard(_TENSORBOARD, lambda: self._write_tensorboard(row))
+            self._guard(_TENSORBOARD, lambda board=self._tensorboard: board.write(row))
 
     def _guard(self, name: str, action: Callable[[], None]) -> None:
         try:
@@ -264,14 +263,9 @@ class Reporter:
 
     def _open_tensorboard(self, workdir: epath.Path, restored_step: int) -> None:
         def open_writer() -> None:
-            self._tensorboard = tensorboardX.SummaryWriter(str(workdir), purge_step=restored_step + 1)
+            self._tensorboard = TensorBoard(workdir, restored_step)
 
         self._guard(_TENSORBOARD, open_writer)
-
-    def _write_tensorboard(self, row: dict[str, Any]) -> None:
-        for name, value in row.items():
-            if name != "step" and value is not None:
-                self._tensorboard.add_scalar(name, np.float64(value), row["step"])
 
 
 class Progress:
