@@ -27,6 +27,41 @@ def test_a_loop_counts_as_often_as_it_turns():
     assert found.sent_bytes == 5 * 2 * TILE * 3 / 4
 
 
+def test_another_layout_inside_a_fusion_moves_nothing_and_hides_nothing():
+    layouts = """HloModule loop
+
+%tiled (given: f32[5,8,8]) -> f32[5,8,8] {
+  %given = f32[5,8,8]{2,1,0} parameter(0)
+  ROOT %copied = f32[5,8,8]{2,1,0} copy(%given)
+}
+
+%flat (given: f32[8,8]) -> f32[8,8] {
+  %given = f32[8,8]{1,0} parameter(0)
+  ROOT %same = f32[8,8]{1,0} bitcast(%given)
+}
+"""
+    text = LOOP.replace("HloModule loop\n", layouts)
+    for before, after in (
+        ("%row = f32[1,8,8]{2,1,0} bitcast(%value)", "%row = f32[1,8,8]{2,1,0} bitcast(%again)"),
+        (
+            "ROOT %stored = f32[5,8,8]{2,1,0} dynamic-update-slice(%all,",
+            "%stored = f32[5,8,8] dynamic-update-slice(%in,",
+        ),
+        (
+            "  %zero = s32[] constant(0)\n  %row",
+            "  %zero = s32[] constant(0)\n  %again = f32[8,8]{1,0} fusion(%value), kind=kLoop, calls=%flat\n"
+            "  %in = f32[5,8,8]{2,1,0} fusion(%all), kind=kLoop, calls=%tiled\n  %row",
+        ),
+        (
+            "%row, %turn, %zero, %zero)\n",
+            "%row, %turn, %zero, %zero)\n  ROOT %out = f32[5,8,8]{2,1,0} fusion(%stored), kind=kLoop, calls=%tiled\n",
+        ),
+    ):
+        assert before in text
+        text = text.replace(before, after)
+    assert costs(text) == costs(LOOP)
+
+
 def test_the_number_of_turns_may_be_noted_or_unknown():
     noted = LOOP.replace("body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"7"}}')
     assert costs(noted).flops == 7 * 2 * 8 * 8 * 8
