@@ -100,10 +100,9 @@ def read(directory: Path, beside: Beside | None = None) -> tuple[Weights, Parity
         pickled = f": {_PICKLED}" if list(directory.glob("*.bin")) else f"; {_PICKLED}" if directory.exists() else ""
         raise FileNotFoundError(f"{directory} has no {WEIGHTS}, {INDEX} or {FLAX}{pickled}")
     params, report = name_map.to_ours(tensors, system, config)
-    labels: tuple[str, ...] = ()
-    if "heads/classifier/bias" in params and "id2label" in values:
-        names = values["id2label"]
-        labels = tuple(names[key] for key in sorted(names, key=int))
+    is_named = len(params.get("heads/classifier/bias", ())) > 1  # one output is a score, whatever id2label calls it
+    names = values.get("id2label", {}) if is_named else {}
+    labels = tuple(names[key] for key in sorted(names, key=int))
     heads = {each.name: each.head for each in _ARCHITECTURES}
     head = next((heads[name] for name in values.get("architectures") or () if name in heads), "")
     return Weights(config, params, tokenizer, labels, head), report.spelled(spell).with_notes(*notes)

@@ -165,6 +165,7 @@ def test_what_is_written_comes_back(expected, tmp_path):
     ("head", "size", "dropped", "architecture"),
     [
         ("classifier", 3, "nothing", "BertForSequenceClassification"),
+        ("classifier", 1, "nothing", "BertForSequenceClassification"),
         ("classifier", 1, "nothing", "BertForMultipleChoice"),
         ("classifier", 3, "pooler", "BertForTokenClassification"),
         ("span", 2, "nothing", "BertForQuestionAnswering"),

@@ -88,6 +88,14 @@ def test_a_classifier_is_kept_if_its_labels_are_the_tasks(labels, kept, files, t
     assert make_job(prepared).leave_out == (() if kept else ("heads/classifier",))
 
 
+def test_a_score_s_classifier_is_kept(model, tmp_path):
+    huggingface.write(tiny_weights(classifier=1), tmp_path / "hf")
+    (tmp_path / "scores.csv").write_text("text,label\n" + "".join(f"{text},{len(text)}\n" for text in TEXTS))
+    files = {"data.train": str(tmp_path / "scores.csv"), "data.score": True}
+    assert prepare(make_config("text_table", f"hf:{tmp_path / 'hf'}", files)).leave_out == ()
+    assert prepare(make_config("text_table", model, files)).leave_out == ("heads/classifier",)
+
+
 @pytest.mark.parametrize(("head", "kept"), [("choices", True), ("sentences", False)])
 def test_the_score_vector_of_other_choices_is_kept(head, kept, files, tmp_path):
     huggingface.write(dataclasses.replace(tiny_weights(classifier=1), head=head), tmp_path / "hf")
