@@ -9,9 +9,10 @@ r"""Predict with a fine-tuned checkpoint: `python -m launch.predict --checkpoint
         --submission=runs/glue.zip
 
 Sentences: a text a line, a pair as first<TAB>second, or JSON objects with the task's columns; no csv. Named entities: a
-text a line, or files in CoNLL columns. Multiple choice: a file as those trained on. SQuAD: the official JSON; with
---output the files of run_squad.py go into that directory. That questions may have no answer is known of a run, and is
-said by --version_2 of a model that comes from elsewhere. Everything else is JSON lines, in the order of the input.
+text a line, or files in CoNLL columns; each word gets its tag and that tag's probability. Multiple choice: a file as
+those trained on. SQuAD: the official JSON; with --output the files of run_squad.py go into that directory. That
+questions may have no answer is known of a run, and is said by --version_2 of a model that comes from elsewhere.
+Everything else is JSON lines, in the order of the input.
 """
 
 import contextlib

@@ -130,7 +130,7 @@ class Predictor:
         ]
 
     def tag(self, documents: Sequence[Sequence[Sequence[str]]]) -> list[dict[str, Any]]:
-        """Return for each sentence of words its words, tags and entities.
+        """Return for each sentence of words its words, their tags with probabilities, and entities.
 
         Args:
             documents: whose sentences are context to each other.

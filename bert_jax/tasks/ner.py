@@ -6,9 +6,10 @@ sentence is context. Differs: several sentences of a document share a row where 
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from scipy.special import softmax
 
 from bert_jax.corpus.vocabulary import WordPiece
 from bert_jax.tasks import iob
@@ -17,6 +18,8 @@ from bert_jax.tasks.context_windows import plan_windows
 from bert_jax.tasks.encode import join
 from bert_jax.tasks.sentences import order_labels
 from bert_jax.tasks.task import EncodedRows, HeldOut, Outputs, Task, TaskData
+
+Item = TypeVar("Item")
 
 NO_LABEL = -1
 METRICS = ("f1", "precision", "recall", "token_accuracy")
@@ -168,24 +171,27 @@ def split_text(text: str, tokenizer: WordPiece) -> list[str]:
 
 def predicted_tags(words: WordRows, outputs: Outputs, labels: Sequence[str]) -> list[str]:
     """Return the most probable tag of every word, in order."""
-    best = [
-        np.asarray(logits)[positions].argmax(axis=-1)
-        for logits, positions in zip(outputs["logits"], words.positions, strict=True)
-    ]
-    return [str(labels[index]) for index in np.concatenate(best)]
+    return [str(labels[index]) for index in _word_logits(words, outputs).argmax(axis=-1)]
 
 
 def predictions(
     sentences: Sequence[Sequence[str]], words: WordRows, outputs: Outputs, labels: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return for each sentence its words, tags and entities (type, text, words `start` up to `stop`), for JSON."""
+    """Return what is found in each sentence, for JSON.
+
+    Returns:
+        Its words, the tag of each and the probability of that tag, and entities (type, text, words `start` up to
+        `stop`).
+    """
+    tags = _by_sentence(predicted_tags(words, outputs, labels), sentences)
+    highest = softmax(_word_logits(words, outputs), axis=-1).max(axis=-1)
     found = []
-    for sentence, tags in zip(sentences, _by_sentence(predicted_tags(words, outputs, labels), sentences), strict=True):
+    for sentence, own, sure in zip(sentences, tags, _by_sentence(highest.tolist(), sentences), strict=True):
         spans = [
             {"type": kind, "start": start, "stop": stop, "text": " ".join(sentence[start:stop])}
-            for kind, start, stop in iob.entities(tags)
+            for kind, start, stop in iob.entities(own)
         ]
-        found.append({"words": list(sentence), "tags": tags, "entities": spans})
+        found.append({"words": list(sentence), "tags": own, "probabilities": sure, "entities": spans})
     return found
 
 
@@ -232,9 +238,15 @@ def _scorer(file: ConllFile, words: WordRows, labels: tuple[str, ...]) -> Callab
     return score
 
 
-def _by_sentence(tags: list[str], sentences: Sequence[Sequence[str]]) -> list[list[str]]:
+def _word_logits(words: WordRows, outputs: Outputs) -> np.ndarray:
+    """Return what the head says at every word's first piece, float64 [words, labels]."""
+    rows = zip(outputs["logits"], words.positions, strict=True)
+    return np.concatenate([np.asarray(logits, np.float64)[positions] for logits, positions in rows])
+
+
+def _by_sentence(of_words: list[Item], sentences: Sequence[Sequence[str]]) -> list[list[Item]]:
     ends = np.cumsum([len(sentence) for sentence in sentences])
-    return [tags[end - len(sentence) : end] for end, sentence in zip(ends, sentences, strict=True)]
+    return [of_words[end - len(sentence) : end] for end, sentence in zip(ends, sentences, strict=True)]
 
 
 def _counts(file: ConllFile, words: WordRows) -> dict[str, int]:

@@ -124,14 +124,21 @@ def test_predictions_are_words_tags_and_spans():
     sentences = [["The", "cat", "sat"], ["mat"]]
     rows = encode_documents([sentences], TOKENIZER, 16)
     labels = ("O", "B-X", "I-X")
-    outputs = {"logits": [np.eye(3)[[0, 0, 2, 2, 1, 0]]]}
+    outputs = {"logits": [np.log(2) * np.eye(3)[[0, 0, 2, 2, 1, 0]]]}  # so e to its power is 2, 1 and 1
+    outputs["logits"][0][3, 2] = np.log(6)
     assert predictions(sentences, rows, outputs, labels) == [
         {
             "words": ["The", "cat", "sat"],
             "tags": ["O", "I-X", "I-X"],
+            "probabilities": pytest.approx([0.5, 0.5, 0.75]),
             "entities": [{"type": "X", "start": 1, "stop": 3, "text": "cat sat"}],
         },
-        {"words": ["mat"], "tags": ["B-X"], "entities": [{"type": "X", "start": 0, "stop": 1, "text": "mat"}]},
+        {
+            "words": ["mat"],
+            "tags": ["B-X"],
+            "probabilities": pytest.approx([0.5]),
+            "entities": [{"type": "X", "start": 0, "stop": 1, "text": "mat"}],
+        },
     ]
 
 
