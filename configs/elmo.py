@@ -3,8 +3,11 @@
 Run:      python -m launch.pretrain --config=configs/elmo.py:size=small,preset=laptop --workdir=runs/elmo-small
           python -m launch.pretrain --config=configs/elmo.py:size=original --workdir=runs/elmo
 Hardware: preset=laptop: 2 CPU cores; preset=one_gpu: one H200; preset=paper: the paper had 3 GTX 1080
-Time:     not measured yet (the paper: about two weeks for 10 epochs)
-Expect:   not measured yet (bilm-tf's README: perplexity 39.7, the mean of both directions, on the 1B Word benchmark)
+Time:     size=small,preset=laptop --config.train.num_steps=2500: 98 min, beside other work
+          original: not measured yet (the paper: about two weeks for 10 epochs)
+Expect:   that, after 3.2M words of Wikipedia: held-out perplexity 197, the mean of both directions; word frequencies
+          777, 5-grams 193 (docs/results.md)
+          original: not measured yet (bilm-tf's README: perplexity 39.7, likewise a mean, on the 1B Word benchmark)
 Source:   Peters et al. 2018 §3.4; allenai/bilm-tf bin/train_elmo.py and training.py
 
 Recipes:
