@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from bert_jax.interop.checkpoint_files import read_json, reading
 from bert_jax.models.elmo import ElmoConfig
 from bert_jax.models.lstm import DIRECTIONS, GATES
 
@@ -41,15 +42,15 @@ def read(directory: str | os.PathLike[str]) -> ElmoWeights:
 
     Raises:
         FileNotFoundError: none of them, or several.
-        ValueError: not a character model, or weights of other shapes than the options say.
+        ValueError: a damaged file, not a character model, or weights of other shapes than the options say.
     """
     options_path = _only(Path(directory), f"*{OPTIONS_FILE}")
     weights_path = _only(Path(directory), f"*{WEIGHTS_FILE}")
-    with h5py.File(weights_path, "r") as file:
+    with reading(weights_path, OSError), h5py.File(weights_path, "r") as file:
         on_disk = {name: np.asarray(dataset, np.float32) for name, dataset in _datasets(file)}
     if "char_embed" not in on_disk:
         raise ValueError(f"{weights_path} has no char_embed: it is no character model, and no other can be read")
-    config = config_from_options(_load_json(options_path), len(on_disk["char_embed"]), str(options_path))
+    config = config_from_options(read_json(options_path), len(on_disk["char_embed"]), str(options_path))
     wanted = _shapes(config)
     missing = sorted(wanted.keys() - on_disk.keys())
     wrong = [
@@ -233,10 +234,3 @@ def _only(directory: Path, pattern: str) -> Path:
             f"*{WEIGHTS_FILE}"
         )
     return found[0]
-
-
-def _load_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None

@@ -5,11 +5,10 @@ Differs: a missing type_vocab_size is an error, because the code's default of 16
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
-from bert_jax.interop.weights import existing
+from bert_jax.interop.checkpoint_files import existing, read_json
 from bert_jax.models.bert import BertConfig
 
 SIZES = (
@@ -30,11 +29,9 @@ def read(path: Path) -> tuple[BertConfig, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a missing size, or a model that is not BERT.
+        ValueError: a damaged file, a missing size, or a model that is not BERT.
     """
-    values = json.loads(
-        existing(path, "it has the model's sizes; name it by --bert_config").read_text(encoding="utf-8")
-    )
+    values = read_json(existing(path, "it has the model's sizes; name it by --bert_config"))
     missing = [name for name in SIZES if name not in values]
     if missing:
         raise ValueError(f"{path} does not say {', '.join(missing)}; add the sizes of the model's tensors")

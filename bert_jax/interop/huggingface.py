@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 import huggingface_hub
 import numpy as np
 from flax import serialization
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from bert_jax.interop import bert_json, name_map, vocabulary_files
+from bert_jax.interop.checkpoint_files import existing, read_json, reading
 from bert_jax.interop.parity_report import ParityReport
-from bert_jax.interop.weights import Beside, Weights, existing, fit_vocabulary
+from bert_jax.interop.weights import Beside, Weights, fit_vocabulary
 
 CONFIG, WEIGHTS, INDEX, FLAX = "config.json", "model.safetensors", "model.safetensors.index.json", "flax_model.msgpack"
 _SMALL_FILES = ("config.json", "vocab.txt", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json")
@@ -83,7 +84,7 @@ def read(directory: Path, beside: Beside | None = None) -> tuple[Weights, Parity
 
     Raises:
         FileNotFoundError: no config, weights or vocabulary.
-        ValueError: not BERT, or not the BERT that the config describes.
+        ValueError: a damaged file, not BERT, or not the BERT that the config describes.
     """
     beside = beside or Beside()
     config, values = bert_json.read(beside.config or directory / CONFIG)
@@ -156,18 +157,19 @@ def _safetensors(directory: Path) -> dict[str, np.ndarray]:
     """Return all tensors of the one file, or of the several that the index names."""
     files = [WEIGHTS]
     if not (directory / WEIGHTS).exists():
-        index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
-        files = sorted({*index["weight_map"].values()})
+        files = sorted({*read_json(directory / INDEX)["weight_map"].values()})
     tensors: dict[str, np.ndarray] = {}
     for name in files:
-        with safe_open(existing(directory / name, f"{INDEX} names it; download it too"), "numpy") as file:
+        path = existing(directory / name, f"{INDEX} names it; download it too")
+        with reading(path, SafetensorError), safe_open(path, "numpy") as file:
             tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     return tensors
 
 
 def _flax(path: Path) -> dict[str, np.ndarray]:
     """Return the tensors of an old Flax model, by names with slashes."""
-    tree: Any = serialization.msgpack_restore(path.read_bytes())
+    with reading(path, ValueError):  # msgpack's errors
+        tree: Any = serialization.msgpack_restore(path.read_bytes())
     tensors = name_map.flatten(tree.get("params", tree))
     encoder = ("embeddings/", "encoder/", "pooler/")
     return {

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.corpus.vocabulary import SPECIAL_TOKENS, VOCAB_FILE, WordPiece, WordPieceSettings
+from bert_jax.interop.checkpoint_files import read_json
 from bert_jax.interop.weights import Beside
 
 TOKENIZER_CONFIG, TOKENIZER, SPECIAL_TOKENS_MAP = "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json"
@@ -26,7 +27,7 @@ def read(directory: Path, beside: Beside, max_input_chars_per_word: int = 200) -
 
     Raises:
         FileNotFoundError: no vocabulary.
-        ValueError: one of another kind than WordPiece.
+        ValueError: one of another kind than WordPiece, or a damaged file.
     """
     stored = _json(directory / TOKENIZER)
     path = beside.vocab or directory / VOCAB_FILE
@@ -118,4 +119,4 @@ def _from_tokenizer_json(stored: dict[str, Any], path: Path) -> WordPiece:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_json(path) if path.exists() else {}

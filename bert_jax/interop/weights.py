@@ -1,7 +1,6 @@
 """A BERT in memory, on its way from one system to another: sizes, parameters, vocabulary."""
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,17 +63,6 @@ class Beside:
     vocab: Path | None = None
     config: Path | None = None
     do_lower_case: bool | None = None
-
-
-def existing(path: str | os.PathLike[str], what: str) -> Path:
-    """Return a path that is there.
-
-    Raises:
-        FileNotFoundError: it is not; `what` says what to do.
-    """
-    if not Path(path).exists():
-        raise FileNotFoundError(f"{path} does not exist; {what}")
-    return Path(path)
 
 
 def fit_vocabulary(config: BertConfig, pieces: int) -> BertConfig:

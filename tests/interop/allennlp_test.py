@@ -7,6 +7,7 @@ import pytest
 
 from bert_jax.interop import allennlp
 from bert_jax.models.elmo import Elmo, ElmoConfig
+from tests.interop.checkpoint_files_test import LFS_POINTER
 from tests.models.elmo_fixture_test import made_up_model
 from tests.models.numpy_elmo import load
 from tests.models.tiny import random_params
@@ -85,6 +86,17 @@ def test_what_does_not_fit_is_refused(damage, message, tmp_path):
     damage(tmp_path, options)
     (tmp_path / "options.json").write_text(json.dumps(options))
     with pytest.raises(ValueError, match=message):
+        allennlp.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["options.json", "weights.hdf5"])
+def test_a_damaged_file_is_named_with_what_to_do(name, tmp_path):
+    made_up_model(tmp_path)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:100])
+    with pytest.raises(ValueError, match=rf"{name} cannot be read \(.*\); fetch it again"):
+        allennlp.read(tmp_path)
+    (tmp_path / name).write_bytes(LFS_POINTER)
+    with pytest.raises(ValueError, match=f"{name} is a pointer of git-lfs; run `git lfs pull` there"):
         allennlp.read(tmp_path)
 
 

@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 from bert_jax.corpus.vocabulary import WordPiece
 from bert_jax.interop import huggingface, name_map
 from bert_jax.interop.weights import Beside
+from tests.interop.checkpoint_files_test import LFS_POINTER
 from tests.parity import tiny_bert
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{number}" for number in range(95))]
@@ -129,6 +130,16 @@ def test_pickled_weights_are_refused_with_the_way_out(tmp_path):
 def test_another_model_than_the_configs_is_refused(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         huggingface.read(write_directory(tmp_path / "other", TENSORS, CONFIG | change))
+
+
+@pytest.mark.parametrize("data", [LFS_POINTER, b"", b"<!doctype html>"], ids=["pointer", "empty", "page"])
+@pytest.mark.parametrize("name", ["model.safetensors", "flax_model.msgpack", "config.json", "tokenizer_config.json"])
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path, name, data):
+    directory = write_directory(tmp_path / "model", {} if name.startswith("flax") else TENSORS)
+    (directory / name).write_bytes(data)
+    what = "is a pointer of git-lfs; run `git lfs pull` there, or" if data == LFS_POINTER else r"cannot be read \(.*\);"
+    with pytest.raises(ValueError, match=f"model/{name} {what} fetch it again"):
+        huggingface.read(directory)
 
 
 def test_a_head_in_parts_is_refused(tmp_path):
