@@ -36,7 +36,7 @@ from bert_jax.inference.feature_files import JSON_LINES, FeatureFile, check_endi
 from bert_jax.inference.feature_rows import POOLINGS, EncodedLine, Notes
 from bert_jax.inference.features import DTYPES, FeatureExtractor, load
 from bert_jax.inference.layer_choice import ALL, COMBINATIONS, LayerChoice
-from bert_jax.inference.text_lines import STDIN, count_lines, read_lines
+from bert_jax.tasks.text_lines import STDIN, count_lines, read_lines
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "run:DIR[@STEP|@best], elmo:DIR, hf:DIR, hf:OWNER/NAME@REVISION, google:PREFIX.", required=True
@@ -105,7 +105,7 @@ def _lines(extractor: FeatureExtractor, is_google: bool, notes: Notes, of_all: s
     """Yield the lines, and say how far reading is: computing is close behind, writing where all before is computed."""
     encoder, words = extractor.encoder, 0
     begin = said = time.monotonic()
-    for number, text in read_lines(_INPUT.value):
+    for number, text in enumerate(read_lines(_INPUT.value), 1):
         if is_google and isinstance(encoder, BertFeatures):
             line = encoder.encode_text(number - 1, text, notes)
         else:

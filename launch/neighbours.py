@@ -17,8 +17,8 @@ from bert_jax.config import parse_flags
 from bert_jax.inference.features import FeatureExtractor, load
 from bert_jax.inference.layer_choice import COMBINATIONS, LayerChoice
 from bert_jax.inference.neighbours import Search, Senses, find_senses
-from bert_jax.inference.text_lines import count_lines, read_lines
 from bert_jax.reports.senses_plot import draw_senses, write_senses_plot
+from bert_jax.tasks.text_lines import count_lines, read_lines
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "run:DIR[@STEP|@best], elmo:DIR, hf:DIR, hf:OWNER/NAME@REVISION, google:PREFIX.", required=True
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
         encoder = load(_CHECKPOINT.value)
         choice = LayerChoice.parse(_LAYERS.value, encoder.num_outputs, _COMBINE.value)
         extractor = FeatureExtractor(encoder, choice, batch_size=_BATCH_SIZE.value)
-        senses = find_senses(extractor, read_lines(_TEXT.value), _WORD.value, _CONTEXT.value, search)
+        senses = find_senses(extractor, enumerate(read_lines(_TEXT.value), 1), _WORD.value, _CONTEXT.value, search)
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         print(f"neighbours: {error}", file=sys.stderr)
         return 1

@@ -8,18 +8,18 @@ r"""Predict with a fine-tuned checkpoint: `python -m launch.predict --checkpoint
     python -m launch.predict --checkpoint=run:runs/mnli@best,run:runs/mrpc@best --split=test --fill_missing \
         --submission=runs/glue.zip
 
-Sentences: a text a line, a pair as first<TAB>second, or JSON objects with the task's columns; no csv. Named entities: a
-text a line, or files in CoNLL columns; each word gets its tag and that tag's probability. Multiple choice: a file as
-those trained on. SQuAD: the official JSON; with --output the files of run_squad.py go into that directory. That
-questions may have no answer is known of a run, and is said by --version_2 of a model that comes from elsewhere.
-Everything else is JSON lines, in the order of the input.
+Sentences: a text a line, a pair as first<TAB>second, or JSON objects with the task's columns; no csv, and of one text
+no tsv. Named entities: a text a line, or files in CoNLL columns; each word gets its tag and that tag's probability.
+Multiple choice: a file as those trained on. SQuAD: the official JSON; with --output the files of run_squad.py go into
+that directory. That questions may have no answer is known of a run, and is said by --version_2 of a model that comes
+from elsewhere. Everything else is JSON lines, in the order of the input.
 """
 
 import contextlib
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,10 +32,10 @@ from bert_jax.tasks.conll import read_conll
 from bert_jax.tasks.sentences import read_examples, up_to_text
 from bert_jax.tasks.squad_files import read_squad
 from bert_jax.tasks.squad_predictions import Prediction, write_predictions
-from bert_jax.tasks.tables import Row, find_file, parse_json_lines, read_lines
+from bert_jax.tasks.tables import Row, find_file, parse_json_lines
+from bert_jax.tasks.text_lines import STDIN, read_lines
 from bert_jax.training.checkpoint import CheckpointError
 
-STDIN = "-"
 CHECKPOINT = flags.DEFINE_list(
     "checkpoint", None, "run:DIR[@STEP|@best] or hf:DIR; several for one --submission.", required=True
 )
@@ -98,10 +98,11 @@ def _predict_input() -> None:
 
 
 def _sentences(predictor: Predictor, chunk: int) -> Iterator[dict[str, Any]]:
-    if INPUT.value.removesuffix(".gz").endswith(".csv"):  # its lines would pass for texts, labels and commas and all
-        raise ValueError(f"{INPUT.value}: no csv is read here; give a text a line, first<TAB>second, or JSON lines")
-    lines = iter(_lines())
-    columns = predictor.text_columns
+    columns, suffix = predictor.text_columns, Path(INPUT.value.removesuffix(".gz")).suffix
+    if suffix == ".csv" or (suffix == ".tsv" and len(columns) == 1):  # header, labels and all would pass for texts
+        pair = "first<TAB>second, " * (len(columns) != 1)
+        raise ValueError(f"{INPUT.value}: no {suffix[1:]} is read here; give a text a line (.txt), {pair}or JSON lines")
+    lines = _lines()
     if not columns:
         begin = up_to_text(lines)
         is_pair = any("\t" in line or f'"{PAIR_COLUMNS[1]}"' in line for line in begin)
@@ -172,8 +173,8 @@ def _predict_split() -> None:
                     print(json.dumps({"task": name, "index": index, **row}, ensure_ascii=False), file=file)
 
 
-def _lines() -> Iterable[str]:
-    return sys.stdin if INPUT.value == STDIN else read_lines(find_file(Path(INPUT.value)))
+def _lines() -> Iterator[str]:
+    return read_lines(STDIN if INPUT.value == STDIN else find_file(Path(INPUT.value)))
 
 
 def _origin() -> str:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bert_jax.tasks import iob
-from bert_jax.tasks.tables import find_file, read_lines
+from bert_jax.tasks.tables import find_file
+from bert_jax.tasks.text_lines import read_lines
 
 _DOCUMENT_START = "-DOCSTART-"
 # Universal Dependencies' comments; "# O" is the word "#".

@@ -16,8 +16,9 @@ from bert_jax.config import choose
 from bert_jax.corpus.vocabulary import WordPiece
 from bert_jax.tasks.encode import encode_texts
 from bert_jax.tasks.scores import score_classes
-from bert_jax.tasks.tables import Row, find_file, read_csv, read_json_lines, read_lines, read_tsv
+from bert_jax.tasks.tables import Row, find_file, read_csv, read_json_lines, read_tsv
 from bert_jax.tasks.task import EncodedRows, HeldOut, Outputs, Task, TaskData
+from bert_jax.tasks.text_lines import read_lines
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
 _ENDING = re.compile(r"ending_?(\d+)")
@@ -110,7 +111,7 @@ def read_choices(path: str | Path, with_labels: bool = True) -> list[ChoiceExamp
     if suffix == ".csv":
         rows = read_csv(found)
     elif suffix == ".tsv":
-        rows, _ = read_tsv(found, _codah_columns(read_lines(found)[0].split("\t"), with_labels))
+        rows, _ = read_tsv(found, _codah_columns(next(read_lines(found)).split("\t"), with_labels))
     else:
         rows = read_json_lines(found)
     return parse_choices(rows, with_labels)

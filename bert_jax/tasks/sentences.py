@@ -138,7 +138,7 @@ def read_examples(lines: Iterable[str], columns: Sequence[str], origin: str) -> 
     r"""Yield unlabelled examples of lines that a user wants predictions for; blank lines are left out.
 
     Args:
-        lines: JSON objects if the first is one, else plain texts, of a pair `first<TAB>second`.
+        lines: without ends; JSON objects if the first is one, else plain texts, of a pair `first<TAB>second`.
         columns: names of the one or two texts in the objects, a task's facts["text_columns"].
         origin: where the lines are from, such as a path, for messages.
 
@@ -148,7 +148,7 @@ def read_examples(lines: Iterable[str], columns: Sequence[str], origin: str) -> 
     Raises:
         ValueError: a line has another number of texts, or an object lacks a column.
     """
-    rest = (line.rstrip("\r\n") for line in lines)
+    rest = iter(lines)
     begin = up_to_text(rest)
     first = begin[-1].strip() if begin else ""
     lines = itertools.chain(begin, rest)

@@ -9,7 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bert_jax.tasks.tables import find_file, read_lines
+from bert_jax.tasks.tables import find_file
+from bert_jax.tasks.text_lines import read_lines
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """A task's table → rows by column, each with its file and line: TSV, CSV, JSON lines; plain or .gz."""
 
 import csv
-import gzip
 import json
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from bert_jax.tasks.text_lines import read_lines
 
 
 class Row(NamedTuple):
@@ -28,32 +28,6 @@ def find_file(path: Path) -> Path:
     raise FileNotFoundError(f"{path} does not exist, and neither does {path.name}.gz")
 
 
-def read_lines(path: Path) -> list[str]:
-    """Return the lines of a UTF-8 file, without their ends; a byte order mark is dropped.
-
-    Raises:
-        ValueError: it is empty, not UTF-8, or damaged gzip.
-    """
-    data = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path} cannot be unpacked: {error}; fetch it again") from None
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{path}:{line}: the byte 0x{data[error.start]:02x} is not UTF-8; convert the file, for example with "
-            f"`iconv -f WINDOWS-1252 -t UTF-8` or by saving it as UTF-8"
-        ) from None
-    lines = text.removesuffix("\n").split("\n")  # not splitlines: a text may hold U+2028
-    if not any(line.strip() for line in lines):
-        raise ValueError(f"{path} is empty")
-    return [line.removesuffix("\r") for line in lines]
-
-
 def read_tsv(path: Path, columns: Sequence[str] = (), malformed_allowed: int = 0) -> tuple[list[Row], int]:
     """Read tab-separated lines without quoting; blank ones are left out.
 
@@ -68,7 +42,7 @@ def read_tsv(path: Path, columns: Sequence[str] = (), malformed_allowed: int = 0
     Raises:
         ValueError: a line has another number of columns, once too often; or there is no row.
     """
-    lines = read_lines(path)
+    lines = [*read_lines(path)]
     names = list(columns) or lines[0].split("\t")
     first = 0 if columns else 1
     rows: list[Row] = []
@@ -97,7 +71,7 @@ def read_csv(path: Path) -> list[Row]:
     Raises:
         ValueError: a row has too many or too few cells, a quote is not closed, or there is no row.
     """
-    lines = read_lines(path)
+    lines = [*read_lines(path)]
     delimiter = ";" if ";" in lines[0] and "," not in lines[0] else ","
     reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter)
     rows: list[Row] = []

@@ -67,15 +67,25 @@ def test_a_run_predicts_and_so_does_its_conversion(family, runs, tmp_path):
 
 
 @pytest.mark.entry
-def test_lines_are_classified_up_to_the_one_that_is_malformed(runs):
+@pytest.mark.parametrize(
+    ("malformed", "message"),
+    [
+        ('{"txt": "c"}', "'text' must be a text; got no such column; the row has txt"),
+        (
+            "caf\udce9",
+            "the byte 0xe9 is not UTF-8; convert the text, for example with `iconv -f WINDOWS-1252 -t UTF-8`",
+        ),
+    ],
+)
+def test_lines_are_classified_up_to_the_one_that_is_malformed(malformed, message, runs):
     address = f"run:{runs.workdir('text_table')}@best"
-    lines = ['{"text": "a cat"}', "", '{"text": "b mat"}', '{"txt": "c"}', '{"text": "d"}']
+    lines = ['\ufeff{"text": "a cat"}', "", '{"text": "b mat"}', malformed, '{"text": "d"}']
     status, found, told = predict(f"--checkpoint={address}", stdin="\n".join(lines))
     assert status == 1
     assert [row["line"] for row in found] == [1, 3]
     assert all(set(row["probabilities"]) == {"feline", "other"} for row in found)
     assert all(abs(sum(row["probabilities"].values()) - 1) < 1e-6 for row in found)
-    assert told == "predict: standard input:4: 'text' must be a text; got no such column; the row has txt\n"
+    assert told == f"predict: standard input:4: {message}\n"
 
 
 @pytest.mark.slow
@@ -142,6 +152,7 @@ def test_a_directory_gets_the_files_there_are(runs, tmp_path):
         (["--checkpoint=hf:MODEL"], "has no head of a task: fine-tune it with launch.finetune"),
         (["--checkpoint=run:RUN", "--input=/dev/null", "--output=/tmp"], "--output=/tmp is a directory; give a file"),
         (["--checkpoint=run:RUN", "--input=new.csv.gz"], "new.csv.gz: no csv is read here; give a text a line"),
+        (["--checkpoint=run:RUN", "--input=new.tsv"], "no tsv is read here; give a text a line (.txt), or JSON lines"),
     ],
 )
 def test_mistakes_are_one_line(runs, arguments, message):

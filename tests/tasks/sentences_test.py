@@ -27,7 +27,7 @@ def test_a_classifier_s_order_is_kept_for_the_same_names_only():
 
 
 def test_plain_lines_pairs_and_objects_are_read():
-    assert [*read_examples(["a\tb\n", "\n", "{c}\n"], ["text"], "f")] == [example("a\tb"), example("{c}", line=3)]
+    assert [*read_examples(["a\tb", "", "{c}"], ["text"], "f")] == [example("a\tb"), example("{c}", line=3)]
     assert [*read_examples(["a\tb"], ["one", "two"], "f")] == [example("a", "b")]
     objects = ['{"two": "b", "one": "a", "label": "x"}', "", '{"one": "c", "two": ""}']
     assert [*read_examples(objects, ["one", "two"], "f")] == [example("a", "b"), example("c", "", line=3)]

@@ -1,4 +1,4 @@
-"""Lines of UTF-8 text, one at a time, each with its number: from a file, plain or .gz, or from the standard input."""
+"""Lines of UTF-8 text, one at a time: from a file, plain or .gz, or from the standard input."""
 
 import gzip
 import sys
@@ -10,25 +10,27 @@ STDIN = "-"
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_lines(source: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines' numbers, from 1, and their texts without ends; a byte order mark is dropped.
+def read_lines(source: str | Path) -> Iterator[str]:
+    """Yield the lines' texts without ends; a byte order mark is dropped.
 
     Args:
         source: a path, or "-", the standard input.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a line is not UTF-8, the gzip is damaged, or there is no line.
+        ValueError: a line is not UTF-8, the gzip is damaged, or all lines are blank.
     """
-    number = 0
+    is_empty = True
     try:
         for number, data in enumerate(_raw_lines(source), 1):
             data = data.removeprefix(_BOM) if number == 1 else data
-            yield number, _decode(data.removesuffix(b"\n").removesuffix(b"\r"), f"{_name(source)}:{number}")
+            text = _decode(data.removesuffix(b"\n").removesuffix(b"\r"), f"{_name(source)}:{number}")
+            is_empty = is_empty and not text.strip()
+            yield text
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{source} cannot be unpacked: {error}; fetch it again") from None
-    if not number:
-        raise ValueError(f"{_name(source)} is empty; give a text a line")
+    if is_empty:
+        raise ValueError(f"{_name(source)} is empty; give lines of text")
 
 
 def count_lines(source: str) -> int | None:
@@ -43,7 +45,7 @@ def count_lines(source: str) -> int | None:
     return None if source == STDIN else sum(1 for _ in read_lines(source))
 
 
-def _raw_lines(source: str) -> Iterator[bytes]:
+def _raw_lines(source: str | Path) -> Iterator[bytes]:
     if source == STDIN:
         yield from sys.stdin.buffer
         return
@@ -64,5 +66,5 @@ def _decode(data: bytes, where: str) -> str:
         ) from None
 
 
-def _name(source: str) -> str:
-    return "standard input" if source == STDIN else source
+def _name(source: str | Path) -> str:
+    return "standard input" if source == STDIN else str(source)
