@@ -86,7 +86,12 @@ def _predict_input() -> None:
     predictor = Predictor.load(CHECKPOINT.value[0], 1 if typed else BATCH_SIZE.value)
     if predictor.head == "span" and OUTPUT.value:
         _write_answers(predictor)
-        return
+    else:
+        _write_lines(predictor, typed)
+    _tell(predictor)
+
+
+def _write_lines(predictor: Predictor, typed: bool) -> None:
     if predictor.head == "span":
         found = ({"id": name, **answer.as_json()} for name, answer in _answers(predictor).items())
     else:
@@ -163,6 +168,7 @@ def _predict_split() -> None:
                 found |= predict_test(predictor, "ax", DIRECTORY.value)  # whose answers are those of a model of mnli
             except FileNotFoundError as error:
                 print(f"without ax: {error}", file=sys.stderr)
+        _tell(predictor)
     if SUBMISSION.value:
         for line in submit(Path(SUBMISSION.value), found, FILL_MISSING.value):
             print(line, file=sys.stderr)
@@ -171,6 +177,11 @@ def _predict_split() -> None:
             for name, rows in found.items():
                 for index, row in enumerate(rows):
                     print(json.dumps({"task": name, "index": index, **row}, ensure_ascii=False), file=file)
+
+
+def _tell(predictor: Predictor) -> None:
+    if predictor.note:
+        print(f"{predictor.address}: {predictor.note}", file=sys.stderr)
 
 
 def _lines() -> Iterator[str]:

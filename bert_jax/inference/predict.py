@@ -31,6 +31,13 @@ Item = TypeVar("Item")
 
 PAIR_COLUMNS = ("text", "text_pair")  # of a model whose run did not say; Hugging Face's names
 _MAX_BUCKETS = 8  # lengths that the rows of a call are padded to
+# What `EncodedRows.truncated` counts, by the model's head.
+_CUT = {
+    "sentences": "rows are longer than {length} tokens and were cut",
+    "tokens": "words are longer than a row of {length} tokens and were cut",
+    "choices": "pairs of context and ending are longer than {length} tokens and were cut",
+    "span": "rows have a question that is too long and was cut",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +119,7 @@ class Predictor:
         """Return what the head says of every row."""
         found = self._runner.run(self._params, dataclasses.replace(rows, targets={}, token_targets={}))
         assert found is not None
+        self._truncated.append(rows.truncated)
         return found.outputs()
 
     def classify(self, examples: Sequence[SentenceExample]) -> list[dict[str, Any]]:
@@ -166,6 +174,16 @@ class Predictor:
     def version_2(self) -> bool:
         """Whether a span model was trained on questions without an answer; False = not, or not known."""
         return self.facts.get("task") == "squad2"
+
+    @property
+    def note(self) -> str:
+        """How much was too long so far and was cut, for the user; "" = nothing."""
+        count = sum(self._truncated)
+        return f"{count:,} {_CUT[self.head].format(length=self.max_seq_length)}" if count else ""
+
+    @functools.cached_property
+    def _truncated(self) -> list[int]:
+        return []
 
     @property
     def _num_outputs(self) -> int:

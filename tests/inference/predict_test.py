@@ -50,6 +50,20 @@ def test_a_bilstm_below_the_classifier_is_applied(cells):
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+def test_what_was_cut_is_counted():
+    predictor = Predictor("x", tiny_weights(classifier=3), data={"max_seq_length": 8})
+    examples = [SentenceExample(text, None, None, "1", "f:1") for text in ("a", "the cat sat on the mat.", "a " * 9)]
+    predictor.classify(examples[:1])
+    assert not predictor.note
+    predictor.classify(examples)
+    predictor.classify(examples[1:2])
+    assert predictor.note == "3 rows are longer than 8 tokens and were cut"
+    data = {"train": "-", "dev": "-", "max_seq_length": 32, "max_query_length": 4}
+    predictor = Predictor("x", tiny_weights(span=2), data=data)
+    predictor.answer(SquadFile(Path("f"), ("the cat sat",), (Question("q", "a cat on a mat", 0),)))
+    assert predictor.note == "1 rows have a question that is too long and was cut"
+
+
 def test_a_pretrained_model_is_refused(tmp_path):
     huggingface.write(tiny_weights(), tmp_path / "hf")
     with pytest.raises(ValueError, match="has no head of a task: fine-tune it"):

@@ -92,8 +92,9 @@ def test_lines_are_classified_up_to_the_one_that_is_malformed(malformed, message
 @pytest.mark.entry
 def test_words_are_tagged_in_text_and_in_columns(runs):
     address, path = f"run:{runs.workdir('ner')}", runs.files("ner") / "words.conll"
-    status, found, told = predict(f"--checkpoint={address}", stdin="the cat, on a mat.\n")
+    status, found, told = predict(f"--checkpoint={address}", stdin=f"the cat, on a mat.\n{'a' * 40}\n")
     assert status == 0, told
+    assert told == f"{address}: 1 words are longer than a row of 32 tokens and were cut\n"
     assert found[0]["words"] == ["the", "cat", ",", "on", "a", "mat", "."]
     assert len(found[0]["tags"]) == 7
     status, found, told = predict(f"--checkpoint={address}", f"--input={path}", "--columns")
