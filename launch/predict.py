@@ -139,7 +139,8 @@ def _choices(predictor: Predictor, chunk: int) -> Iterator[dict[str, Any]]:
         rows = (Row(cells, where) for cells, where in parse_json_lines(_lines(), _origin()))
         examples = (multiple_choice.parse_choices([row], with_labels=False)[0] for row in rows)
     else:
-        examples = iter(multiple_choice.read_choices(INPUT.value, with_labels=False))
+        trained = predictor.facts.get("choices", 0)
+        examples = iter(multiple_choice.read_choices(INPUT.value, with_labels=False, trained=trained))
     for part in chunks(multiple_choice.same_choices(examples), chunk):
         for example, found in zip(part, predictor.choose(part), strict=True):
             yield {"line": int(example.where.rpartition(":")[2]), **found}

@@ -99,8 +99,14 @@ def make_task(data: ChoiceData, tokenizer: WordPiece, labels: tuple[str, ...] = 
     )
 
 
-def read_choices(path: str | Path, with_labels: bool = True) -> list[ChoiceExample]:
-    """Read the examples of a file; `with_labels=False` takes files without.
+def read_choices(path: str | Path, with_labels: bool = True, trained: int = 0) -> list[ChoiceExample]:
+    """Read the examples of a file.
+
+    Args:
+        path: the file, or its name without .gz.
+        with_labels: False takes files without, and passes over labels.
+        trained: choices that the model was trained with, by which labels without a header are told from endings; 0 =
+            not known.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -111,7 +117,7 @@ def read_choices(path: str | Path, with_labels: bool = True) -> list[ChoiceExamp
     if suffix == ".csv":
         rows = read_csv(found)
     elif suffix == ".tsv":
-        rows, _ = read_tsv(found, _codah_columns(next(read_lines(found)).split("\t"), with_labels))
+        rows, _ = read_tsv(found, _codah_columns([*read_lines(found)], with_labels, trained))
     else:
         rows = read_json_lines(found)
     return parse_choices(rows, with_labels)
@@ -162,12 +168,21 @@ def predictions(examples: Sequence[ChoiceExample], outputs: Outputs) -> list[dic
     ]
 
 
-def _codah_columns(first: list[str], with_labels: bool) -> list[str]:
-    """Return the columns of a .tsv file with such a first line; [] if it is a header."""
+def _codah_columns(lines: Sequence[str], with_labels: bool, trained: int) -> list[str]:
+    """Return the columns of a .tsv file with such lines; [] if the first is a header."""
+    first = lines[0].split("\t")
     if any(_ENDING.fullmatch(cell) for cell in first):
         return []
-    endings = len(first) - 2 - with_labels
-    return ["category", "prompt", *(f"ending{number}" for number in range(endings)), *["label"] * with_labels]
+    endings = len(first) - 3  # beside category, prompt and label
+    if not with_labels and (endings + 1 == trained or not _are_labels(lines, endings)):
+        return ["category", "prompt", *(f"ending{number}" for number in range(endings + 1))]
+    return ["category", "prompt", *(f"ending{number}" for number in range(endings)), "label"]
+
+
+def _are_labels(lines: Sequence[str], endings: int) -> bool:
+    """Return whether every line's last cell is the number of one of the endings before it."""
+    numbers = {str(number) for number in range(endings)}
+    return all(line.rpartition("\t")[2] in numbers for line in lines if line)
 
 
 def _parse(cells: Mapping[str, Any], where: str, with_labels: bool) -> ChoiceExample:

@@ -60,6 +60,22 @@ def test_codah_has_no_header_and_no_quoting(write):
 
 
 @pytest.mark.parametrize(
+    ("text", "trained", "endings"),
+    [
+        (CODAH, 4, 4),
+        (CODAH, 0, 4),
+        (CODAH, 5, 5),  # the last ending is a number
+        (CODAH + "o\tx\ta\tb\tc\td\t4\n", 0, 5),
+        (CODAH.replace("\t3\n", "\n"), 4, 4),
+        (CODAH.replace("\t3\n", "\n"), 0, 4),
+    ],
+)
+def test_a_label_that_is_not_asked_for_is_no_ending(write, text, trained, endings):
+    examples = read_choices(write("test.tsv", text), with_labels=False, trained=trained)
+    assert {(len(example.endings), example.label) for example in examples} == {(endings, None)}
+
+
+@pytest.mark.parametrize(
     ("row", "context", "endings"),
     [
         ({"context": "a", "choices": ["b", "c"], "label": 1}, "a", ("b", "c")),
