@@ -30,6 +30,7 @@ from bert_jax.training.damage import (
     TRY_AGAIN,
     CheckpointError,
     DamagedCheckpointError,
+    disk_error,
     is_passing,
     not_restored,
     withdraw,
@@ -39,6 +40,7 @@ from bert_jax.training.state import TrainState
 FORMAT_VERSION = 1
 ITEMS = ("params", "train_state", "meta")
 DIRECTORY = "checkpoints"
+SAVE_TIMEOUT_SECONDS = 600  # after which processes no longer wait for one whose save failed
 _DIGEST = "digest"  # of all else that a meta says
 _IN_BUCKETS = "(in a bucket: deletes it)"
 _WITHOUT_META = (
@@ -72,7 +74,7 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 cleanup_tmp_directories=True,
                 # Else a directory that cannot be made is told after 20 minutes, for which the writers wait for it.
-                async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+                async_options=ocp.AsyncOptions(SAVE_TIMEOUT_SECONDS, create_directories_asynchronously=False),
             ),
         )
         self._saving: int | None = None
@@ -94,10 +96,10 @@ class Checkpoints:
     def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
         """Copy the state off the devices and write it in the background; an earlier save is waited for.
 
-        A save that fails is told by `failure`, and the run goes on until the next one.
+        A save that fails is told by `failure`, and the run of one process goes on until the next one.
 
         Raises:
-            CheckpointError: the save before has failed, and this one as well.
+            CheckpointError: the save before has failed, and this one as well; with several processes: either of them.
             NotFiniteError: nothing was written.
         """
         self._settle()
@@ -108,9 +110,7 @@ class Checkpoints:
         args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         args |= {"meta": ocp.args.JsonSave(_sealed(meta))}
         self._ranks[step] = rank(meta)
-        # Of a failure orbax may tell again, at the next save. Several processes would try unequally often, and wait for
-        # each other in orbax' barriers, which are counted.
-        attempts = 2 if self._failures and jax.process_count() == 1 else 1
+        attempts = 2 if self._failures else 1  # of a failure orbax may tell again, at the next save
         for attempt in range(attempts):
             try:
                 self._manager.save(step, args=ocp.args.Composite(**args), force=True)
@@ -218,13 +218,14 @@ class Checkpoints:
         except Exception as error:  # the disk's or the bucket's, and no reason to save nothing more
             self._message = self._message or f"an old checkpoint was not deleted ({type(error).__name__}: {error})"
 
-    def _note_failure(self, error: Exception) -> None:
-        self._failures += 1
+    def _note_failure(self, raised: Exception) -> None:
+        error, self._failures = disk_error(raised), self._failures + 1
         self._message = f"a checkpoint was not written ({type(error).__name__}: {error})"
-        if self._failures > 1:
+        if self._failures > 1 or jax.process_count() > 1:  # which lost count of each other's barriers in orbax
+            what = "two checkpoints in a row were" if self._failures > 1 else "a checkpoint was"
             raise CheckpointError(
-                f"two checkpoints in a row were not written to {self._directory} ({error}); free some space there or "
-                "correct its permissions, then run the same command again"
+                f"{what} not written to {self._directory} ({error}); free some space there or correct its permissions, "
+                "then run the same command again"
             ) from error
 
 

@@ -45,6 +45,14 @@ def is_passing(error: BaseException | None) -> bool:
     return False
 
 
+def disk_error(error: Exception) -> Exception:
+    """Return the disk's or the bucket's own error that an error came of; the error itself where there is none."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return cause or error
+
+
 def not_restored(directory: epath.Path, error: Exception, way_out: str) -> CheckpointError:
     """Return the error that says why a step's directory cannot be restored.
 

@@ -336,19 +336,14 @@ def test_a_checkpoint_that_may_not_be_read_is_not_taken_for_damaged(checkpoints,
         checkpoints.read_meta(3)
 
 
-def test_one_of_several_processes_tells_a_second_failure_at_once(checkpoints, monkeypatch):
-    tried = []
-
+def test_one_of_several_processes_ends_with_the_first_failure(checkpoints, monkeypatch):
     def fail(*args, **kwargs):
-        tried.append(args)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(ocp.CheckpointManager, "save", fail)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    checkpoints.save(1, make_state(1), meta())
-    with pytest.raises(CheckpointError, match="two checkpoints in a row"):
-        checkpoints.save(2, make_state(2), meta())
-    assert len(tried) == 2
+    with pytest.raises(CheckpointError, match=r"a checkpoint was not written .*No space left.* free some space"):
+        checkpoints.save(1, make_state(1), meta())
 
 
 def test_too_little_memory_is_not_taken_for_damage(checkpoints, monkeypatch):

@@ -4,7 +4,14 @@ from etils import epath
 
 from bert_jax.training import checkpoint
 from bert_jax.training.checkpoint import Checkpoints, committed_steps
-from bert_jax.training.damage import DAMAGED, CheckpointError, DamagedCheckpointError, not_restored, withdraw
+from bert_jax.training.damage import (
+    DAMAGED,
+    CheckpointError,
+    DamagedCheckpointError,
+    disk_error,
+    not_restored,
+    withdraw,
+)
 from tests.training.checkpoint_test import make_state, meta
 
 STEP = epath.Path("checkpoints/8")
@@ -30,6 +37,14 @@ def test_what_says_nothing_of_the_content_is_no_damage(error):
         found = not_restored(STEP, each, "copy it again")
         assert type(found) is CheckpointError
         assert str(found).endswith("then try again")
+
+
+def test_the_disks_error_is_found_behind_what_came_of_it():
+    full, waited = OSError(28, "No space left on device"), RuntimeError("DEADLINE_EXCEEDED: Barrier timed out")
+    waited.__context__ = full
+    assert disk_error(waited) is full
+    alone = ValueError("no tree")
+    assert disk_error(alone) is alone
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "no such file"), ValueError("DATA_LOSS: CRC-32C mismatch")])

@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from bert_jax.training import processes
+from bert_jax.training.checkpoint import committed_steps
 from tests.faults.runs import ROOT, free_address
 
 WORKER = """
@@ -31,14 +32,37 @@ with processes.sharing_fate():
 """
 
 
+SAVER = """
+import contextlib, sys
+import jax, numpy
+from bert_jax.training import checkpoint, processes
+from tests.faults.disks import full_disk
+from tests.training.checkpoint_test import make_state, meta
+
+address, number, directory = sys.argv[1:]
+processes.join(address, 2, int(number), heartbeat_timeout_seconds=30)
+checkpoint.SAVE_TIMEOUT_SECONDS = 10
+whole = jax.NamedSharding(jax.make_mesh((2,), ("data",)), jax.P())
+place = lambda leaf: jax.make_array_from_callback(leaf.shape, whole, lambda index: numpy.asarray(leaf)[index])
+state = jax.tree.map(place, make_state(1))
+with processes.sharing_fate():
+    checkpoints = checkpoint.Checkpoints(directory, 1)
+    checkpoints.save(1, state, meta())
+    checkpoints.wait()
+    with full_disk() if number == "0" else contextlib.nullcontext():
+        checkpoints.save(2, state, meta())
+        checkpoints.wait()
+"""
+
+
 @pytest.fixture
 def start_two():
     started = []
 
-    def start(fault):
+    def start(argument, script=WORKER):
         address = free_address()
         for number in range(2):
-            command = [sys.executable, "-c", WORKER, address, str(number), fault]
+            command = [sys.executable, "-c", script, address, str(number), argument]
             pipe = subprocess.PIPE
             started.append(subprocess.Popen(command, cwd=ROOT, text=True, stdout=pipe, stderr=pipe))
         return started
@@ -85,6 +109,19 @@ def test_a_process_with_an_error_says_it_in_one_line_and_ends_all(start_two, fau
     assert ("Traceback" in errors[1]) == (fault == "bug")
     assert codes[0] not in (0, 75)
     assert "process 0 of 2 cannot go on" in errors[0]
+
+
+@pytest.mark.entry
+@pytest.mark.slow
+def test_a_save_that_fails_in_one_process_ends_all_and_is_not_resumed_from(start_two, tmp_path):
+    codes, errors = ends(start_two(str(tmp_path), SAVER), timeout=200)
+    assert codes == [1, 1], errors
+    assert (
+        f"process 0 of 2: a checkpoint was not written to {tmp_path}/checkpoints ([Errno 27] File too large"
+        in errors[0]
+    )
+    assert "process 1 of 2" in errors[1]
+    assert committed_steps(tmp_path) == [1]
 
 
 def test_a_process_alone_raises_as_ever():
