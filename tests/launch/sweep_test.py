@@ -1,10 +1,14 @@
+import csv
 import json
 import shlex
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from bert_jax.training.workdir import take_lock
+from tests.faults.runs import finish, start_run
 from tests.launch.programs import run_launcher
 from tests.tasks.tiny_tasks import write_files, write_model
 
@@ -64,6 +68,36 @@ def test_a_sweep_is_listed_run_by_trial_finished_and_not_run_again(flags):
     assert "trials" not in seeds.stderr
     assert "not run" not in seeds.stdout
     assert "not in the plan" not in seeds.stdout
+
+
+@pytest.mark.slow
+def test_a_sweep_that_was_killed_is_collected_and_goes_on_with_the_trials_that_are_left(flags, tmp_path):
+    seeds, (*config, _, _) = 4, flags
+    more = ["--grid=seeds", f"--seeds={seeds}", "--config.num_epochs=20"]
+    process = start_run("sweep", config, tmp_path, *more)
+    while not list(tmp_path.glob("trials/*.json")):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    code, errors = finish(process)
+    assert code == -signal.SIGKILL, errors  # a sweep that was faster than its kill tests nothing
+
+    def results():
+        return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.glob("trials/*.json")}
+
+    kept = results()
+    assert 0 < len(kept) < seeds
+    collected = run_launcher("sweep", *config, f"--workdir={tmp_path}", *more, "--collect")
+    assert collected.returncode == 0, collected.stderr
+    assert f"{seeds - len(kept)} of {seeds} trials are not run yet" in collected.stdout
+    assert results() == kept
+    whole = run_launcher("sweep", *config, f"--workdir={tmp_path}", *more)
+    assert whole.returncode == 0, whole.stderr
+    assert "not run" not in whole.stdout
+    assert len(results()) == seeds
+    assert kept.items() <= results().items()
+    with open(tmp_path / "table.csv", newline="") as file:
+        assert [(row["planned"], row["trials"]) for row in csv.DictReader(file)] == [(str(seeds), str(seeds))]
 
 
 def test_a_sweep_without_results_says_so(flags, tmp_path):
