@@ -2,8 +2,9 @@
 
 Trains the config file's sweep(add), or a published --grid, leaves a result a trial in <workdir>/trials, and prints the
 table by the dev metric (table.md, table.csv and plot.png beside it). The same command goes on where an interrupted one
-was; a trial that is done is never run again. On several machines: --list prints a command for each trial that is left,
-for any scheduler, and --collect makes the table of what there is.
+was; a trial that is done is never run again, and is refused if its rows or its checkpoint are others now. On several
+machines: --list prints a command for each trial that is left, for any scheduler, and --collect makes the table of what
+there is.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from bert_jax.reports.sweep_plot import write_plot
 from bert_jax.reports.sweep_table import read_results, summarize, terminal_lines, write_tables
 from bert_jax.tasks.families import FAMILIES
 from bert_jax.tasks.grids import GRIDS
-from bert_jax.tasks.trials import Trial, plan, run_trials
+from bert_jax.tasks.trials import Trial, check_inputs, plan, run_trials
 from bert_jax.training import workdir
 from bert_jax.training.checkpoint import CheckpointError
 from bert_jax.training.metrics import Progress
@@ -69,14 +70,15 @@ def main(argv: list[str]) -> int:
 
 def sweep(trials: list[Trial], path: epath.Path) -> int:
     """Run what is left of the trials, or list it, and make the table."""
+    if TRIAL.value:
+        choose("--trial", TRIAL.value, [trial.trial_id for trial in trials])
+        trials = [trial for trial in trials if trial.trial_id == TRIAL.value]
     results = path / "trials"
     left = [trial for trial in trials if not (results / f"{trial.trial_id}.json").exists()]
     if LIST.value:
         print("\n".join(command(trial, path) for trial in left))
         return 0
-    if TRIAL.value:
-        choose("--trial", TRIAL.value, [trial.trial_id for trial in trials])
-        left = [trial for trial in left if trial.trial_id == TRIAL.value]
+    check_inputs(read_done(trials, path), read_files=not COLLECT.value)
     if left and not COLLECT.value:
         results.mkdir(parents=True, exist_ok=True)
         # A sweep locks its directory; single trials, which a scheduler may run there side by side, do not.
@@ -84,18 +86,23 @@ def sweep(trials: list[Trial], path: epath.Path) -> int:
         with lock or contextlib.nullcontext():
             run_and_write(left, results)
     if not TRIAL.value:
-        # A config or grid of before may have left other trials, and named these by other overrides.
-        planned = {trial.trial_id: dict(trial.overrides) for trial in trials}
-        there = read_results(path) if results.exists() else []
-        found = [result | {"overrides": planned[result["trial"]]} for result in there if result["trial"] in planned]
+        found = [result | {"overrides": dict(trial.overrides)} for trial, result in read_done(trials, path)]
         if not found:
             print(f"sweep: none of the {len(trials)} trials has a result in {results} yet", file=sys.stderr)
             return 1
-        table = summarize(found, planned.values())
+        table = summarize(found, [dict(trial.overrides) for trial in trials])
         write_tables(path, table)
         write_plot(path, table)
         print("\n".join(terminal_lines(table)))
     return 0
+
+
+def read_done(trials: list[Trial], path: epath.Path) -> list[tuple[Trial, dict[str, Any]]]:
+    """Return the trials that are done, with their results."""
+    # A config or grid of before may have left other trials, and named these by other overrides.
+    planned = {trial.trial_id: trial for trial in trials}
+    there = read_results(path) if (path / "trials").exists() else []
+    return [(planned[result["trial"]], result) for result in there if result["trial"] in planned]
 
 
 def run_and_write(trials: list[Trial], results: epath.Path) -> None:

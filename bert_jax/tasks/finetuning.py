@@ -1,6 +1,7 @@
 """Fine-tuning: a task and a checkpoint become a job; what does not fit is said here, before anything is written."""
 
 import dataclasses
+import functools
 import hashlib
 import math
 from typing import Any
@@ -116,6 +117,20 @@ class Prepared:
         """What to optimize."""
         return DownstreamObjective(self.config.model, self.task.head, self.task.outputs, self.config.bilstm_cells)
 
+    @functools.cached_property
+    def rows_fingerprint(self) -> str:
+        """8 hex digits of the rows to train on and to score."""
+        return rows_fingerprint(self.task.train, *(part.rows for part in self.task.held_out.values()))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """8 hex digits of all that was read: these rows, and the checkpoint's parameters."""
+        digest = hashlib.sha256(self.rows_fingerprint.encode())
+        for name, values in sorted(self.weights.params.items()):
+            digest.update(f"{name} {values.dtype.name} {values.shape} ".encode())
+            digest.update(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
+        return digest.hexdigest()[:8]
+
 
 def prepare(section: Any) -> Prepared:
     """Read the checkpoint's sizes and the task's rows, and resolve the config with them.
@@ -194,7 +209,7 @@ def make_job(prepared: Prepared) -> Job:
         mesh=mesh,
         batches=lambda first: train_batches(task.train, schedule, config.seed, first, rows),
         evaluate=make_evaluate(runner, task.held_out),
-        data_fingerprint=rows_fingerprint(task.train, *(part.rows for part in task.held_out.values())),
+        data_fingerprint=prepared.rows_fingerprint,
         row=throughput.bert_row_flops(config.model, tokens, 0),
         tokenizer=prepared.weights.tokenizer,
         best_by=BestBy(f"eval/{task.best_metric}", higher_is_better=True),

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -35,8 +35,9 @@ from bert_jax.training.step import make_train_step
 AXIS = "trials"
 # What trials of one compiled step may differ in; the batch size decides the shapes.
 SHARED = ("seed", "num_epochs", "warmup_fraction", "optim.peak_learning_rate", "optim.weight_decay")
-# Sections that do not change a trial's result.
+# Sections that do not change a trial's result, but for these keys of config.train.
 _INCIDENTAL = ("mesh", "train", "eval")
+_DECISIVE = ("microbatches", "on_nonfinite")
 LOG_EVERY_STEPS = 20  # metrics are fetched so often, all at once
 
 
@@ -45,7 +46,7 @@ class Trial:
     """One fine-tuning run of a sweep.
 
     Attributes:
-        trial_id: 8 hex digits of all that decides its result.
+        trial_id: 8 hex digits of all in the config that decides its result; of what files hold, the result has some.
         overrides: of the sweep's config, by dotted names.
         values: the config with them, plain.
     """
@@ -83,13 +84,41 @@ def plan(config: Any, sweep: Callable[[Callable[..., None]], None]) -> list[Tria
         except (KeyError, TypeError) as error:
             raise ValueError(f"sweep: add({overrides}) does not fit the config: {error}") from error
         values = to_plain(changed)
-        trial_id = fingerprint({key: value for key, value in values.items() if key not in _INCIDENTAL})
+        decisive = {key: value for key, value in values.items() if key not in _INCIDENTAL}
+        decisive["train"] = {key: values["train"].get(key) for key in _DECISIVE}
+        trial_id = fingerprint(decisive)
         trials.setdefault(trial_id, Trial(trial_id, overrides, values))
 
     sweep(add)
     if not trials:
         raise ValueError("the sweep adds no trial; call add(**overrides) at least once")
     return list(trials.values())
+
+
+def check_inputs(done: Iterable[tuple[Trial, Mapping[str, Any]]], *, read_files: bool) -> None:
+    """Refuse results that are of other rows or of another checkpoint than their like.
+
+    Args:
+        done: trials with their results.
+        read_files: also than the files hold now, which takes the time of reading them.
+
+    Raises:
+        ValueError: there are such results; it names trials and says what to do.
+    """
+    groups: dict[str, list[tuple[Trial, Any]]] = {}
+    for trial, result in done:
+        groups.setdefault(trial.group(), []).append((trial, result.get("inputs")))
+    for group in groups.values():
+        values, expected = group[0][0].values, group[0][1]
+        if read_files:
+            expected = finetuning.prepare(values).fingerprint
+        if others := [trial.trial_id for trial, inputs in group if inputs != expected]:
+            more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+            than = f"{values['init_from']} and the data's files hold now" if read_files else f"{group[0][0].trial_id}"
+            raise ValueError(
+                f"the results of trials {', '.join(others[:5])}{more} are of other rows or parameters than {than}; "
+                "use another --workdir, or delete trials/<id>.json of those that are to be run again"
+            )
 
 
 def run_trials(
@@ -149,7 +178,7 @@ class TrialRunner:
         self._apart, self._whole = (NamedSharding(self._mesh, spec) for spec in (PartitionSpec(AXIS), PartitionSpec()))
         config, objective = prepared.config, prepared.objective
         self._optimizer = make_optimizer(config.optim)
-        step = make_train_step(objective, self._optimizer, config.train.microbatches)
+        step = make_train_step(objective, self._optimizer, config.train.microbatches, config.train.on_nonfinite)
         self._step: Any = jax.jit(self._over_trials(step), donate_argnums=0)
         self._init = jax.jit(self._over_trials(self._start, shared=(True, False)))
         self._held_out = jax.jit(self._over_trials(make_held_out_step(objective), shared=(False, True)))
@@ -168,11 +197,10 @@ class TrialRunner:
             row["step"] = config.train.num_steps
             # The wave's seconds belong to all its trials.
             result = make_result(config, prepared.task, [row], seconds / len(wave), config.train.num_steps)
-            failed = f"the loss of step {bad} is not finite" if bad else degenerate(row)
-            result |= {"trial": trial.trial_id, "overrides": dict(trial.overrides)} | (
-                {"failed": failed} if failed else {}
-            )
-            results.append(result)
+            diverged = bad > 0 and config.train.on_nonfinite == "stop"
+            failed = f"the loss of step {bad} is not finite" if diverged else degenerate(row)
+            result |= {"trial": trial.trial_id, "overrides": dict(trial.overrides), "inputs": prepared.fingerprint}
+            results.append(result | ({"failed": failed} if failed else {}))
         return results
 
     def _initial(self, configs: list[FinetuneConfig]) -> TrainState:

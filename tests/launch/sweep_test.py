@@ -68,6 +68,13 @@ def test_a_sweep_is_listed_run_by_trial_finished_and_not_run_again(flags):
     assert "trials" not in seeds.stderr
     assert "not run" not in seeds.stdout
     assert "not in the plan" not in seeds.stdout
+    [table] = (workdir.parent / "files").iterdir()
+    rows = table.read_text()
+    table.write_text(rows + "the other cat,feline\n")
+    changed = run_launcher("sweep", *flags)
+    table.write_text(rows)
+    assert changed.returncode == 1
+    assert "are of other rows or parameters than hf:" in changed.stderr
 
 
 @pytest.mark.slow

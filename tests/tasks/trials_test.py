@@ -1,11 +1,14 @@
+import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from bert_jax.tasks import finetuning, grids
-from bert_jax.tasks.trials import TrialRunner, plan, run_trials
+from bert_jax.tasks import trials as trials_module
+from bert_jax.tasks.trials import TrialRunner, check_inputs, plan, run_trials
 from bert_jax.training.run import run
 from tests.tasks.tiny_tasks import make_config, write_files, write_model
 
@@ -110,6 +113,51 @@ def test_a_failed_trial_is_marked_and_harms_no_other(config, alone):
     assert "is not finite" in bad["failed"]
 
 
+def test_a_step_that_is_skipped_is_no_failure(config, monkeypatch):
+    """The second batch has no finite loss."""
+    made, collate = iter(range(1, 1_000)), trials_module.collate
+
+    def spoiled(rows, numbers, length):
+        batch = collate(rows, numbers, length)
+        return batch | {"row_weights": batch["row_weights"] * np.float32(np.nan if next(made) == 2 else 1)}
+
+    monkeypatch.setattr(trials_module, "collate", spoiled)
+    failed = {}
+    for reaction in ("skip", "stop"):
+        made = iter(range(1, 1_000))
+        [result] = run_all(
+            plan(config, lambda add, reaction=reaction: add(**{"train.on_nonfinite": reaction}))
+        ).values()
+        failed[reaction] = result.get("failed", "")
+    assert "is not finite" not in failed["skip"]
+    assert "a metric is not a number" not in failed["skip"]
+    assert failed["stop"] == "the loss of step 2 is not finite"
+
+
+def test_results_of_other_rows_or_parameters_are_refused(config, tmp_path):
+    config = config.copy_and_resolve_references()
+    table = tmp_path / "table.csv"
+    lines = Path(config.data.train).read_text().splitlines(keepends=True)
+    table.write_text("".join(lines))
+    config.data.train = config.data.dev = str(table)
+    first, second = plan(config, grid)[:2]
+    before = {"inputs": finetuning.prepare(first.values).fingerprint}
+    check_inputs([(first, before), (second, before)], read_files=True)
+    table.write_text("".join(lines[:-1]))
+    check_inputs([(first, before), (second, before)], read_files=False)
+    with pytest.raises(
+        ValueError, match=rf"trials {first.trial_id}, {second.trial_id} are of other rows or parameters"
+    ):
+        check_inputs([(first, before), (second, before)], read_files=True)
+    after = finetuning.prepare(first.values)
+    done = [(first, before), (second, {"inputs": after.fingerprint})]
+    with pytest.raises(ValueError, match=rf"of trials {second.trial_id} are .* than {first.trial_id}; use another"):
+        check_inputs(done, read_files=False)
+    params = after.weights.params | {"pooler/bias": after.weights.params["pooler/bias"] + 1}
+    other = dataclasses.replace(after, weights=dataclasses.replace(after.weights, params=params))
+    assert other.fingerprint != after.fingerprint
+
+
 def test_a_plan_has_each_trial_once(config):
     def twice(add):
         grid(add)
@@ -118,10 +166,12 @@ def test_a_plan_has_each_trial_once(config):
     trials = plan(config, twice)
     assert len(trials) == len({trial.trial_id for trial in trials}) == len(RATES) * len(SEEDS)
     config = config.copy_and_resolve_references()
-    config.eval.batch_size = 4
+    config.eval.batch_size, config.train.log_every_steps = 4, 7
     assert [trial.trial_id for trial in plan(config, grid)] == [trial.trial_id for trial in trials]
-    config.num_epochs = 3
-    assert not {trial.trial_id for trial in plan(config, grid)} & {trial.trial_id for trial in trials}
+    for name, value in (("num_epochs", 3), ("train.microbatches", 2), ("train.on_nonfinite", "skip")):
+        other = config.copy_and_resolve_references()
+        other.update_from_flattened_dict({name: value})
+        assert not {trial.trial_id for trial in plan(other, grid)} & {trial.trial_id for trial in trials}
 
 
 @pytest.mark.parametrize(
