@@ -1,7 +1,7 @@
 """Files that are damaged, disks that take nothing and numbers that are none: each is named, and the run survives it.
 
-Whole runs in this process. After each fault the run is the one that nothing disturbed, bit for bit, and so is the order
-of its data.
+Whole runs of either family, in this process. After each fault the run is the one that nothing disturbed, bit for bit,
+and so is the order of its data.
 """
 
 import contextlib
@@ -17,12 +17,12 @@ from bert_jax.training import run as run_module
 from bert_jax.training import tensorboard
 from bert_jax.training.checkpoint import Checkpoints, DamagedCheckpointError, committed_steps
 from bert_jax.training.metrics import MetricsFile, NonFiniteError
-from bert_jax.training.pretraining import build_config, make_job
 from bert_jax.training.run import RunOptions, run
 from bert_jax.training.tensorboard import TensorBoard
 from tests.faults.disks import DISKS, full_disk
 from tests.faults.runs import flip_a_bit, saved
-from tests.training.runs import make_corpus, pretrain, rows, tiny_config
+from tests.training import elmo_runs, runs
+from tests.training.runs import rows
 from tests.training.tiny import assert_trees_equal
 
 pytestmark = [
@@ -38,9 +38,14 @@ RUN: Any = {
 }
 
 
+@pytest.fixture(scope="module", params=[runs, elmo_runs], ids=["bert", "elmo"])
+def family(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return make_corpus(tmp_path_factory.mktemp("corpus"))
+def corpus(family, tmp_path_factory):
+    return family.make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,9 +61,9 @@ def compiled(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(corpus, compiled, tmp_path_factory):
+def uninterrupted(family, corpus, compiled, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("uninterrupted")
-    assert pretrain(corpus, workdir, **RUN) == 0
+    assert family.pretrain(corpus, workdir, **RUN) == 0
     return workdir
 
 
@@ -73,7 +78,7 @@ def cut(path):
 
 @pytest.mark.parametrize("damage", [flip_a_bit, cut])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_resumed_when_told_to(
-    corpus, uninterrupted, tmp_path, damage, capsys
+    family, corpus, uninterrupted, tmp_path, damage, capsys
 ):
     workdir = tmp_path / "run"
     shutil.copytree(uninterrupted, workdir)
@@ -81,9 +86,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_resumed_when_told_to(
     largest = max((workdir / "checkpoints" / "8" / "params").rglob("*"), key=lambda path: path.stat().st_size)
     damage(largest)
     with pytest.raises(DamagedCheckpointError, match=r"(?s)checkpoints/8 .*resume from step 4 with --fall_back"):
-        pretrain(corpus, workdir, **RUN)
+        family.pretrain(corpus, workdir, **RUN)
     assert committed_steps(workdir) == [4, 8]  # untouched unless told to
-    job = make_job(build_config(tiny_config(corpus, **RUN)))
+    job = family.make_job(family.build_config(family.tiny_config(corpus, **RUN)))
     assert run(job, workdir, RunOptions(fall_back=True)) == 0
     said = capsys.readouterr().err
     assert "step 8 is damaged and was set aside as " in said
@@ -93,13 +98,13 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_resumed_when_told_to(
     assert_same_run(workdir, uninterrupted)
 
 
-def test_the_only_checkpoint_is_never_set_aside(corpus, uninterrupted, tmp_path):
+def test_the_only_checkpoint_is_never_set_aside(family, corpus, uninterrupted, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(uninterrupted, workdir)
     for step in (4, 8):
         shutil.rmtree(workdir / "checkpoints" / str(step))
     cut(workdir / "checkpoints" / "12" / "meta" / "metadata")
-    job = make_job(build_config(tiny_config(corpus, **RUN)))
+    job = family.make_job(family.build_config(family.tiny_config(corpus, **RUN)))
     with pytest.raises(DamagedCheckpointError, match=r"12/meta/metadata (cannot be read|is not what was saved)"):
         run(job, workdir, RunOptions(fall_back=True))
     assert committed_steps(workdir) == [12]
@@ -107,7 +112,7 @@ def test_the_only_checkpoint_is_never_set_aside(corpus, uninterrupted, tmp_path)
 
 @pytest.mark.parametrize("disk", DISKS)
 def test_a_save_that_fails_is_told_within_an_interval_and_not_resumed_from(
-    corpus, uninterrupted, tmp_path, monkeypatch, disk, capsys
+    family, corpus, uninterrupted, tmp_path, monkeypatch, disk, capsys
 ):
     save, after = Checkpoints.save, {}
 
@@ -123,7 +128,7 @@ def test_a_save_that_fails_is_told_within_an_interval_and_not_resumed_from(
         after[step] = committed_steps(tmp_path)
 
     monkeypatch.setattr(Checkpoints, "save", save_on_a_bad_disk)
-    assert pretrain(corpus, tmp_path, **RUN) == 0
+    assert family.pretrain(corpus, tmp_path, **RUN) == 0
     assert after == {8: [4]}
     assert committed_steps(tmp_path) == [4, 12]
     lines = capsys.readouterr().err.splitlines()
@@ -133,7 +138,9 @@ def test_a_save_that_fails_is_told_within_an_interval_and_not_resumed_from(
     assert_same_run(tmp_path, uninterrupted)
 
 
-def test_a_log_that_cannot_be_written_is_told_and_loses_no_row(corpus, uninterrupted, tmp_path, monkeypatch, capsys):
+def test_a_log_that_cannot_be_written_is_told_and_loses_no_row(
+    family, corpus, uninterrupted, tmp_path, monkeypatch, capsys
+):
     for writer in (MetricsFile, TensorBoard):
 
         def write_on_a_bad_disk(self, row, write=writer.write):
@@ -142,25 +149,28 @@ def test_a_log_that_cannot_be_written_is_told_and_loses_no_row(corpus, uninterru
 
         monkeypatch.setattr(writer, "write", write_on_a_bad_disk)
     monkeypatch.setattr(tensorboard, "FLUSH_SECONDS", 0.0)
-    assert pretrain(corpus, tmp_path, **RUN) == 0
+    assert family.pretrain(corpus, tmp_path, **RUN) == 0
     said = capsys.readouterr().err
     assert said.count("metrics.jsonl was not written; the next row tries again: OSError") == 1
     assert said.count("TensorBoard is not written any more: OSError") == 1
     assert_same_run(tmp_path, uninterrupted)
 
 
-def test_a_damaged_shard_is_named_and_with_it_whole_again_the_run_goes_on(corpus, uninterrupted, tmp_path):
+def test_a_damaged_shard_is_named_and_with_it_whole_again_the_run_goes_on(family, corpus, uninterrupted, tmp_path):
     damaged = tmp_path / "corpus"
     shutil.copytree(corpus, damaged)
-    shard = damaged / "instances" / "nsp-32" / "train-00001-of-00003.array_record"
+    [shard] = damaged.glob("instances/*/train-00001-of-*.array_record")
     whole = shard.read_bytes()
-    shard.write_bytes(whole[:3000] + bytes([whole[3000] ^ 4]) + whole[3001:])  # where records are
-    with pytest.raises(ValueError, match=r"train-00001-of-00003.array_record, record \d+, cannot be read.*--verify"):
-        pretrain(damaged, tmp_path / "run", **RUN)
+    damaged_shard = bytearray(whole)
+    for place in (3000, 4000):  # where records are, of which these few steps read one at least
+        damaged_shard[place] ^= 4
+    shard.write_bytes(damaged_shard)
+    with pytest.raises(ValueError, match=rf"{shard.name}, record \d+, cannot be read.*--verify"):
+        family.pretrain(damaged, tmp_path / "run", **RUN)
     trained = max([row["step"] for row in rows(tmp_path / "run")], default=0)
     assert trained - max(committed_steps(tmp_path / "run"), default=0) <= SAVE_EVERY
     shard.write_bytes(whole)
-    assert pretrain(damaged, tmp_path / "run", **RUN) == 0
+    assert family.pretrain(damaged, tmp_path / "run", **RUN) == 0
     assert_same_run(tmp_path / "run", uninterrupted)
 
 
@@ -173,8 +183,9 @@ def spoil(monkeypatch):
 
         def spoiled(batch, mesh):
             if next(batches) == step:
-                weights = np.where(np.arange(batch["masked_lm_weights"].size) == 0, np.nan, 1.0).astype(np.float32)
-                batch = batch | {"masked_lm_weights": weights.reshape(batch["masked_lm_weights"].shape)}
+                [name] = batch.keys() & {"masked_lm_weights", "target_weights"}
+                batch = batch | {name: batch[name].copy()}
+                batch[name].flat[0] = np.nan
             return place(batch, mesh)
 
         monkeypatch.setattr(run_module, "place_batch", spoiled)
@@ -182,19 +193,23 @@ def spoil(monkeypatch):
     return spoil
 
 
-def test_a_nan_stops_the_run_before_it_is_saved(corpus, uninterrupted, tmp_path, spoil, monkeypatch):
+def test_a_nan_stops_the_run_before_it_is_saved(family, corpus, uninterrupted, tmp_path, spoil, monkeypatch):
     spoil(step=7)
     with pytest.raises(NonFiniteError, match="step 7 is not finite; the last good checkpoint, step 4, is kept"):
-        pretrain(corpus, tmp_path, **RUN)
+        family.pretrain(corpus, tmp_path, **RUN)
     assert committed_steps(tmp_path) == [4]
     monkeypatch.undo()
-    assert pretrain(corpus, tmp_path, **RUN) == 0
+    assert family.pretrain(corpus, tmp_path, **RUN) == 0
     assert_same_run(tmp_path, uninterrupted)
 
 
-def test_a_nan_is_skipped_and_counted_when_told_to(corpus, tmp_path, spoil):
+def test_a_nan_is_skipped_and_counted_when_told_to(family, corpus, tmp_path, spoil):
     spoil(step=7)
-    assert pretrain(corpus, tmp_path, **RUN, **{"train.on_nonfinite": "skip"}) == 0
+    each: Any = {"train.on_nonfinite": "skip", "train.save_every_steps": 1, "train.keep_checkpoints": NUM_STEPS}
+    assert family.pretrain(corpus, tmp_path, **RUN | each) == 0
     skipped = [row["train/skipped_steps"] for row in rows(tmp_path) if "train/skipped_steps" in row]
     assert skipped == [0, 0, 0, 1, 1, 1]
+    before, after = (saved(tmp_path, step) for step in (6, 7))
+    before["train_state"] |= {"step": 7, "skipped_steps": 1}
+    assert_trees_equal(after, before)  # an ELMo's carry too
     assert saved(tmp_path, NUM_STEPS)["train_state"]["skipped_steps"] == 1

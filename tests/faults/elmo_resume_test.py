@@ -6,7 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.faults.runs import INTERVALS, finish, finish_as_two_processes, kill_and_resume, saved, start_run
+from tests.faults.runs import (
+    INTERVALS,
+    finish,
+    finish_as_two_processes,
+    kill_and_resume,
+    saved,
+    start_run,
+    stop_and_resume,
+)
 from tests.training.elmo_runs import FLAGS
 from tests.training.runs import rows
 from tests.training.tiny import assert_trees_equal, largest_difference
@@ -29,8 +37,12 @@ def assert_close_run(workdir, expected):
         assert largest_difference(saved(workdir)[item], saved(expected)[item]) <= 1e-3
 
 
-def test_a_run_killed_and_resumed_equals_an_uninterrupted_one_bit_for_bit(start, cache, uninterrupted, tmp_path):
-    kill_and_resume(functools.partial(start, cache=cache), tmp_path)
+@pytest.mark.parametrize("end", [kill_and_resume, stop_and_resume])
+def test_a_run_that_was_ended_and_resumed_is_an_uninterrupted_one_bit_for_bit(
+    start, cache, uninterrupted, tmp_path, end
+):
+    """The states of its LSTMs, which it carries from step to step, among the rest."""
+    end(functools.partial(start, cache=cache), tmp_path)
     assert rows(tmp_path) == rows(uninterrupted)
     assert_trees_equal(saved(tmp_path), saved(uninterrupted))
 

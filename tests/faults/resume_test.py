@@ -25,6 +25,7 @@ from tests.faults.runs import (
     kill_and_resume,
     saved,
     start_run,
+    stop_and_resume,
     wait_for_checkpoint,
 )
 from tests.training.runs import FLAGS, make_corpus, rows
@@ -79,15 +80,7 @@ def test_twenty_kills_at_random_moments_lose_little_and_do_not_change_the_run(st
 
 @pytest.mark.slow
 def test_sigterm_saves_exactly_there_and_exits_with_its_own_code(start, cache, uninterrupted, tmp_path):
-    process = start(tmp_path, cache=cache)
-    wait_for_checkpoint(process, tmp_path)
-    process.send_signal(signal.SIGTERM)
-    process.send_signal(signal.SIGTERM)  # a second one does no harm
-    code, errors = finish(process, timeout=30)
-    assert code == EXIT_CODE, errors
-    assert "stopped and saved; the same command resumes the run" in errors
-    code, errors = finish(start(tmp_path, cache=cache))
-    assert code == 0, errors
+    stop_and_resume(functools.partial(start, cache=cache), tmp_path)
     assert_same_run(tmp_path, uninterrupted)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bert_jax.training.checkpoint import committed_steps, load_params
+from bert_jax.training.preemption import EXIT_CODE
 from tests.training.runs import rows
 from tests.training.tiny import largest_difference
 
@@ -102,6 +103,19 @@ def kill_and_resume(start, workdir):
     code, errors = finish(start(workdir))
     assert code == 0, errors
     assert "resuming after step" in errors
+
+
+def stop_and_resume(start, workdir):
+    """Stop a run by SIGTERM behind its first checkpoint, and let the same command end it; `start` takes the workdir."""
+    process = start(workdir)
+    wait_for_checkpoint(process, workdir)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)  # a second one does no harm
+    code, errors = finish(process, timeout=30)
+    assert code == EXIT_CODE, errors
+    assert "stopped and saved; the same command resumes the run" in errors
+    code, errors = finish(start(workdir))
+    assert code == 0, errors
 
 
 def finish_as_two_processes(start, workdir):

@@ -5,7 +5,7 @@ from typing import Any
 from bert_jax.training.elmo_pretraining import build_config, make_job
 from bert_jax.training.run import run
 from configs import elmo
-from tests.word_streams import NAME
+from tests.word_streams import NAME, make_stream_corpus
 
 SIZES: dict[str, Any] = {"dim": 6, "projection_dim": 5, "character_dim": 4}
 OVERRIDES = {"data.instances": NAME, "objective.num_negatives": 10, **{f"model.{k}": v for k, v in SIZES.items()}}
@@ -14,6 +14,11 @@ FLAGS = [
     *(f"--config.{name}={value}" for name, value in OVERRIDES.items()),
     "--config.model.filters=((1,3),(2,4))",
 ]
+
+
+def make_corpus(directory):
+    """Write the corpus of these runs; return its directory."""
+    return make_stream_corpus(directory)
 
 
 def tiny_config(corpus, **overrides):
