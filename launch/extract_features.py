@@ -19,9 +19,10 @@ otherwise.
 A sentence has the same vectors wherever it stands. With --stateful ELMo reads on from what it read before, as bilm-tf
 (--batch_size=1) and AllenNLP (--batch_size=64) do: line i goes on from line i - batch_size.
 
-Empty lines get an entry without words. Lines longer than BERT's positions are read in windows that overlap, so that
-each word has a vector with context on both sides (JSON lines: cut, as Google's). Of a word ELMo reads the first 48
-bytes. All that is counted and said. Text that is not UTF-8 is refused with its line, before anything is computed.
+Empty lines get an entry without words. Lines longer than BERT's positions, or for ELMo than 8,190 words, are read in
+windows that overlap, so that each word has a vector with context on both sides (JSON lines: cut, as Google's; with
+--stateful: refused). Of a word ELMo reads the first 48 bytes. All that is counted and said. Text that is not UTF-8 is
+refused with its line, before anything is computed.
 """
 
 import sys

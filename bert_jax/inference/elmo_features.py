@@ -2,8 +2,8 @@
 
 Source: allenai/bilm-tf `elmo.py`, `model.py`; AllenNLP's `ElmoEmbedder`. A sentence is read between <S> and </S>,
 which have no vector.
-Differs: every sentence is read from a zero state unless the caller carries it. A word's vector by itself is computed
-once and kept.
+Differs: every sentence is read from a zero state unless the caller carries it. What is longer than a row can be is read
+in windows that overlap, as a BERT reads it. A word's vector by itself is computed once and kept.
 """
 
 import dataclasses
@@ -20,8 +20,10 @@ from bert_jax.inference.feature_rows import FULL_PRECISION, EncodedLine, Notes, 
 from bert_jax.inference.layer_choice import LayerChoice
 from bert_jax.models.elmo import Elmo, ElmoConfig
 from bert_jax.models.recurrent import LstmState, zero_state
+from bert_jax.tasks.context_windows import ContextWindow, plan_windows
 from bert_jax.training import checkpoint, elmo_addresses
 
+_MAX_WORDS = 8190  # of a row, which with the marks has 8192 places: in the original size a GiB for an LSTM's gates
 _WORDS_AT_ONCE = 256  # whose characters are computed together
 _MAX_KEPT_WORDS = 1 << 16
 
@@ -72,7 +74,7 @@ class ElmoFeatures:
         return 2 * self.config.projection_dim
 
     def padded_length(self, length: int) -> int:
-        """Return how many places a row of `length` words gets, the marks among them; there is no longest."""
+        """Return how many places a row of `length` words gets, the marks among them."""
         return padded_length(length)
 
     def split(self, text: str) -> list[str]:
@@ -80,12 +82,17 @@ class ElmoFeatures:
         return split_words(text, self._splitting)
 
     def encode(self, index: int, words: Sequence[str], notes: Notes) -> EncodedLine:
-        """Return the row of a line of words; the ends of words with too many bytes are not read."""
+        """Return the rows of a line of words; the ends of words with too many bytes are not read."""
         room = self.config.max_characters_per_token - 2
         too_long = sum(len(word) * 4 > room and len(word.encode("utf-8", "ignore")) > room for word in words)
         notes.add(f"a word of more than {room} bytes, the rest of which is not read", index, too_long)
-        starts = np.arange(1, 1 + len(words))
-        return EncodedLine(index, words, [Row((BEGIN_TOKEN, *words, END_TOKEN), starts, starts + 1)])
+        windows = plan_windows(np.ones(len(words), np.int64), np.array([len(words)]), _MAX_WORDS)
+        notes.add(f"a line of more than {_MAX_WORDS:,} words, read in windows", index, len(windows) > 1)
+        rows = []
+        for window in windows or [ContextWindow(0, 0, 0, 0)]:  # of a line without words the marks are read
+            starts = 1 + np.arange(window.own_start, window.own_stop) - window.start
+            rows.append(Row((BEGIN_TOKEN, *words[window.start : window.stop], END_TOKEN), starts, starts + 1))
+        return EncodedLine(index, words, rows)
 
     def hidden(self, rows: Sequence[Row], num_rows: int, length: int, choice: LayerChoice) -> jax.Array:
         """Return what is chosen of the layers, [kept, num_rows, length, width]; rows that are not there are padding."""

@@ -142,6 +142,12 @@ class FeatureExtractor:
         assert isinstance(encoder, ElmoFeatures)
         state, remaining = zero_state(encoder.config, self.batch_size), iter(lines)
         while batch := list(itertools.islice(remaining, self.batch_size)):
+            for line in batch:
+                if len(line.rows) > 1:
+                    raise ValueError(
+                        f"line {line.index + 1} has {len(line.words):,} words, more than ELMo reads at once; stateful "
+                        "reading has no windows: break the line into several"
+                    )
             rows = [line.rows[0] for line in batch]
             length = encoder.padded_length(max(row.length for row in rows))
             hidden, state = encoder.hidden_and_state(rows, length, self.choice, state)

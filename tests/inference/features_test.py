@@ -169,18 +169,28 @@ def test_a_line_without_words_has_no_vectors():
     assert notes.lines() == ["2 × an empty line, an entry without words, first in line 1"]
 
 
-def test_a_line_longer_than_a_row_is_read_in_windows():
+@pytest.mark.parametrize(("kind", "said"), [("bert", "48 tokens"), ("elmo", "46 words")])
+def test_a_line_longer_than_a_row_is_read_in_windows(kind, said, monkeypatch):
+    room = 46
+    monkeypatch.setattr(elmo_module, "_MAX_WORDS", room)
     notes, words = Notes(), [*"abcdefghijklmnopqrstuvwxyz"] * 4
-    found, short = extract(extractor("bert"), [" ".join(words), "a"], notes)
+    found, short = extract(extractor(kind), [" ".join(words), "a"], notes)
     assert found.words == words
-    assert notes.lines() == ["1 × a line of more than 48 tokens, read in windows, first in line 1"]
-    windows = plan_windows(np.ones(len(words), np.int64), np.array([len(words)]), 46)
+    assert notes.lines() == [f"1 × a line of more than {said}, read in windows, first in line 1"]
+    windows = plan_windows(np.ones(len(words), np.int64), np.array([len(words)]), room)
     assert len(windows) > 2
     for window in windows:
-        (alone,) = extract(extractor("bert"), [" ".join(words[window.start : window.stop])])
+        (alone,) = extract(extractor(kind), [" ".join(words[window.start : window.stop])])
         own = slice(window.own_start - window.start, window.own_stop - window.start)
         np.testing.assert_array_equal(found.vectors[:, window.own_start : window.own_stop], alone.vectors[:, own])
-    assert short.vectors.shape == (2, 1, 16)
+    assert short.vectors.shape[1] == 1
+
+
+def test_a_line_longer_than_a_row_is_refused_where_state_flows(monkeypatch):
+    monkeypatch.setattr(elmo_module, "_MAX_WORDS", 3)
+    each = dataclasses.replace(extractor("elmo"), stateful=True)
+    with pytest.raises(ValueError, match=r"line 2 has 4 words, more than .*: break the line into several"):
+        extract(each, ["the cat", "the cat sat on"])
 
 
 def test_words_too_long_are_counted():
