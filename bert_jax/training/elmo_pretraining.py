@@ -4,18 +4,19 @@ Also the evaluation of a checkpoint on any corpus.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from etils import epath
 from jax.sharding import Mesh
 
 from bert_jax.config import build, fingerprint, to_plain
+from bert_jax.corpus.ngrams import kneser_ney_perplexity
 from bert_jax.corpus.word_vocabulary import WordVocabulary
 from bert_jax.input.instances import WindowSet, open_windows
 from bert_jax.input.loader import DataConfig
 from bert_jax.input.placement import local_rows, num_row_shards
-from bert_jax.input.streams import RowGroups, evaluation_stream, train_stream
+from bert_jax.input.streams import RowGroups, evaluation_stream, forward_targets, train_stream
 from bert_jax.models.elmo import ElmoConfig
 from bert_jax.objectives.bidirectional_lm import BidirectionalLmConfig, BidirectionalLmObjective
 from bert_jax.training import checkpoint, evaluation, sharding, throughput
@@ -193,4 +194,26 @@ def evaluate_checkpoint(address: str, corpus: str, config: EvalConfig, instances
         "instances": validation.manifest.name,
         "windows": min(config.max_rows or len(validation), len(validation)),
         **row,
+    }
+
+
+def evaluate_ngrams(
+    corpus: str, instances: str, orders: Sequence[int], max_rows: int = 0, max_train_rows: int = 0
+) -> dict[str, float]:
+    """Return the perplexity of word n-grams on what the forward direction predicts of the validation split.
+
+    Args:
+        corpus: directory.
+        instances: name of its set of windows.
+        orders: 2 for bigrams, 5 for 5-grams.
+        max_rows: only the first windows of the validation split; 0 = all.
+        max_train_rows: windows of the train split that are counted, likewise; 0 = all.
+    """
+    windows = open_windows(corpus, instances, "train")
+    vocabulary = WordVocabulary.load(tokenizer_directory(windows))
+    train = forward_targets(windows, vocabulary, max_train_rows or None)
+    held_out = forward_targets(open_windows(corpus, instances, "validation"), vocabulary, max_rows or None)
+    return {
+        f"eval/{order}gram_perplexity": kneser_ney_perplexity(train, held_out, order, vocabulary.vocab_size)
+        for order in orders
     }
