@@ -155,9 +155,8 @@ class Checkpoints:
         except Exception as error:
             raise not_restored(directory, error, self._way_out(step)) from error
         if names := [f"{name}/{array}" for name in saved for array in changed(found[name], saved[name])]:
-            raise DamagedCheckpointError(
-                f"{directory} is not what was saved: {first_names(names)}; {self._way_out(step)}"
-            )
+            listed, way_out = first_names(names), self._way_out(step)
+            raise DamagedCheckpointError(f"{directory} is not what was saved: {listed}; {way_out}")
         return TrainState(params=found["params"], **found["train_state"]), meta
 
     def set_aside(self, step: int) -> epath.Path | None:

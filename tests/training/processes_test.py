@@ -116,10 +116,7 @@ def test_a_process_with_an_error_says_it_in_one_line_and_ends_all(start_two, fau
 def test_a_save_that_fails_in_one_process_ends_all_and_is_not_resumed_from(start_two, tmp_path):
     codes, errors = ends(start_two(str(tmp_path), SAVER), timeout=200)
     assert codes == [1, 1], errors
-    assert (
-        f"process 0 of 2: a checkpoint was not written to {tmp_path}/checkpoints ([Errno 27] File too large"
-        in errors[0]
-    )
+    assert f"process 0 of 2: a checkpoint was not written to {tmp_path}/checkpoints ([Errno 27] " in errors[0]
     assert "process 1 of 2" in errors[1]
     assert committed_steps(tmp_path) == [1]
 
