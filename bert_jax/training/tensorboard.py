@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from etils import epath
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.proto import event_pb2, summary_pb2
 from tensorboardX.record_writer import directory_check
 from tensorboardX.summary import scalar
 
+_EVENTS: Any = event_pb2  # whose classes are made as it is loaded, out of a type checker's sight
+_SUMMARIES: Any = summary_pb2
 FLUSH_SECONDS = 30.0  # in a bucket each flush uploads the whole file
 
 
@@ -25,16 +26,17 @@ class TensorBoard:
         """Begin a file; what earlier ones have of steps beyond the restored one is hidden."""
         directory_check(str(workdir))
         self._events = EventsWriter(str(workdir / "events"))
-        self._events.write_event(Event(step=restored_step + 1, session_log=SessionLog(status=SessionLog.START)))
+        start = _EVENTS.SessionLog(status=_EVENTS.SessionLog.START)
+        self._events.write_event(_EVENTS.Event(step=restored_step + 1, session_log=start))
         self._flush()
 
     def write(self, row: dict[str, Any]) -> None:
         """Add the numbers of a row of metrics.jsonl."""
-        summary = Summary()
+        summary = _SUMMARIES.Summary()
         for name, value in row.items():
             if name != "step" and value is not None:
                 summary.MergeFrom(scalar(name, np.float64(value)))
-        self._events.write_event(Event(wall_time=time.time(), step=row["step"], summary=summary))
+        self._events.write_event(_EVENTS.Event(wall_time=time.time(), step=row["step"], summary=summary))
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self._flush()
 

@@ -1,10 +1,13 @@
 import struct
+from typing import Any
 
 from etils import epath
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto import event_pb2
 
 from bert_jax.training import tensorboard
 from bert_jax.training.tensorboard import TensorBoard
+
+EVENTS: Any = event_pb2
 
 
 def read_events(path):
@@ -12,7 +15,7 @@ def read_events(path):
     content, place, events = path.read_bytes(), 0, []
     while place < len(content):
         (length,) = struct.unpack_from("<Q", content, place)
-        events.append(Event.FromString(content[place + 12 : place + 12 + length]))
+        events.append(EVENTS.Event.FromString(content[place + 12 : place + 12 + length]))
         place += 12 + length + 4
     return events
 
@@ -24,7 +27,7 @@ def test_a_row_is_an_event_with_its_numbers_and_later_ones_of_the_run_before_are
     (path,) = tmp_path.glob("events.out.tfevents.*")
     version, start, row = read_events(path)
     assert version.file_version == "brain.Event:2"
-    assert (start.step, start.session_log.status) == (5, SessionLog.START)
+    assert (start.step, start.session_log.status) == (5, EVENTS.SessionLog.START)
     assert row.step == 6
     assert {value.tag: value.simple_value for value in row.summary.value} == {"train/loss": 2.5, "eval/loss": 3.0}
 
