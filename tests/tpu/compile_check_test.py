@@ -87,8 +87,8 @@ def test_loops_are_counted_as_if_they_were_unrolled(tiny):
 
 
 def test_the_fast_recipe_moves_less_than_half_of_what_the_papers_does_in_plain_operations(monkeypatch):
-    # Base, 64 rows of 128 a chip, hidden dropout 0.1 in both: 18.5 and 46.0 GB of HBM, 42.2 and 77.8 GB with on-chip
-    # operands (2026-11, libtpu 0.0.42.1).
+    # Base, 64 rows of 128 a chip, hidden dropout 0.1 in both: 19.1 and 43.1 GB of HBM, 46.8 and 79.4 GB with on-chip
+    # operands (2026-11, libtpu 0.0.50.1).
     topology = parse_topology("v5e-8")
     costs = []
     for recipe in ("fast", "paper"):
@@ -97,7 +97,7 @@ def test_the_fast_recipe_moves_less_than_half_of_what_the_papers_does_in_plain_o
         program = compile_step(shape_of(f"size=base,phase=1,recipe={recipe}", topology, 64), topology)
         costs.append(program_costs(parse_program(program.text)))
     fast, plain = costs
-    assert fast.hbm_bytes < 0.45 * plain.hbm_bytes
+    assert fast.hbm_bytes < 0.5 * plain.hbm_bytes
     assert fast.bytes_accessed < 0.6 * plain.bytes_accessed
 
 
