@@ -230,6 +230,7 @@ def _train(job: Job, workdir: epath.Path, state: TrainState, step: TrainStep, se
         done = f"{session.first_step:,} of {job.train.num_steps:,} steps are done"
         more = _early(session.first_step, job, session.patience) or (job.to_go_on and f"; {job.to_go_on}")
         session.reporter.say(f"the run is complete: {done}{more}")
+        session.reporter.close()
         return 0
     hyper = make_hyper(job.optim, job.train.num_steps, job.seed, job.mesh)
     with contextlib.closing(job.batches(session.first_step)) as host_batches, Preemption() as preemption:
