@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bert_jax.config import fingerprint, to_plain
+from bert_jax.config import fingerprint, first_names, to_plain
 from bert_jax.interop import name_map
 from bert_jax.interop.weights import check_finite
 from bert_jax.tasks import finetuning
@@ -113,10 +113,9 @@ def check_inputs(done: Iterable[tuple[Trial, Mapping[str, Any]]], *, read_files:
         if read_files:
             expected = finetuning.prepare(values).fingerprint
         if others := [trial.trial_id for trial, inputs in group if inputs != expected]:
-            more = f" and {len(others) - 5} more" if len(others) > 5 else ""
             than = f"{values['init_from']} and the data's files hold now" if read_files else f"{group[0][0].trial_id}"
             raise ValueError(
-                f"the results of trials {', '.join(others[:5])}{more} are of other rows or parameters than {than}; "
+                f"the results of trials {first_names(others)} are of other rows or parameters than {than}; "
                 "use another --workdir, or delete trials/<id>.json of those that are to be run again"
             )
 

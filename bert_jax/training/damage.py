@@ -16,8 +16,8 @@ OTHER_MODEL = (
     "it is of another model: use the config and the code that wrote it (config.json; run.json names the commit), or "
     "another --workdir"
 )
-# Statuses of a store or of the processes' coordination that say nothing of what was written.
 _LIBRARIES = ("aiohttp", "gcsfs", "google", "requests", "urllib3")  # whose errors are of the network and of services
+# Statuses of a store or of the processes' coordination that say nothing of what was written.
 _PASSING = re.compile(r"\b(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED|PERMISSION_DENIED)\b")
 
 
