@@ -15,6 +15,7 @@ from array_record.python import array_record_module  # pyright: ignore[reportAtt
 from bert_jax.corpus import records
 from tests import fake_bucket
 
+SHARED = Path(__file__).parents[2] / "shared" / "data"
 SPECIAL_IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
 VOCABULARY = (
     ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -29,6 +30,14 @@ def heed_ctrl_c() -> None:
     """Undo what a shell does to commands that end in `&`: they, and all that they start, ignore SIGINT."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The directory of data beside the checkout; a test that takes it is skipped where there is none."""
+    if not SHARED.exists():
+        pytest.skip(f"needs the shared data in {SHARED}")
+    return SHARED
 
 
 @pytest.fixture
