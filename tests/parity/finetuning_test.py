@@ -6,7 +6,6 @@ The tests run `torch_finetuning.py` in the Python that the environment variable 
 import dataclasses
 import itertools
 import json
-import logging
 import os
 import subprocess
 from pathlib import Path
@@ -118,7 +117,7 @@ def both_losses(directory, weights, head, outputs, batches, optim):
     theirs = torch_losses(directory, optim, batches)
     # Otherwise equal losses would say little: gradients are clipped, and the run learns.
     assert norms.max() > optim.clip_norm
-    assert theirs[-5:].mean() < 0.9 * theirs[:5].mean()
+    assert theirs[-5:].mean() < 0.9 * theirs[:5].mean()  # the made-up rows' epochs
     return ours, theirs
 
 
@@ -146,16 +145,23 @@ def test_first_50_losses_equal_torchs(tmp_path, head, outputs):
     np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)  # 2e-5 was measured
 
 
+@pytest.mark.timeout(1800)  # 50 steps of 22.7 million float64 parameters, on a machine that does other work as well
+def test_first_50_losses_from_real_weights_equal_torchs(tmp_path, minilm):
+    weights, _ = huggingface.read(minilm)
+    batches = first_batches(make_rows("sentences", 3, weights.config.vocab_size, 24), BATCH_SIZE, max_buckets=3)
+    optim = dataclasses.replace(OPTIMIZER, peak_learning_rate=5e-5)
+    ours, theirs = both_losses(tmp_path, weights, "sentences", 3, batches, optim)
+    np.testing.assert_allclose(ours, theirs, atol=1e-3, rtol=0)
+
+
 @pytest.mark.shared
-@pytest.mark.timeout(3600)  # 50 steps of 22.7 million float64 parameters, on a machine that does other work as well
-@pytest.mark.parametrize("task", ["mrpc", "rte", "stsb"])
-def test_first_50_losses_on_a_real_task_equal_torchs(tmp_path, minilm, shared_data, task):
-    config = glue.get_config(f"task={task},recipe=fast")
+@pytest.mark.timeout(3600)  # as above, with four times the rows and longer ones: 9 minutes were measured
+def test_first_50_losses_on_mrpc_equal_torchs(tmp_path, minilm, shared_data):
+    config = glue.get_config("task=mrpc,recipe=fast")
     config.init_from, config.data.directory = f"hf:{minilm}", str(shared_data / "glue")
     prepared = finetuning.prepare(config)
-    data, found = prepared.config.data, prepared.task
-    batches = first_batches(found.train, data.batch_size, data.max_buckets)
+    data, task = prepared.config.data, prepared.task
+    batches = first_batches(task.train, data.batch_size, data.max_buckets)
     optim = dataclasses.replace(OPTIMIZER, peak_learning_rate=5e-5)
-    ours, theirs = both_losses(tmp_path, prepared.weights, found.head, found.outputs, batches, optim)
-    logging.info("largest difference %.1e, losses of %.2f to %.2f", np.abs(ours - theirs).max(), *theirs[[0, -1]])
-    np.testing.assert_allclose(ours, theirs, atol=1e-3, rtol=0)
+    ours, theirs = both_losses(tmp_path, prepared.weights, task.head, task.outputs, batches, optim)
+    np.testing.assert_allclose(ours, theirs, atol=1e-3, rtol=0)  # 1e-6 was measured
