@@ -296,7 +296,8 @@ def _group_size(instruction: Instruction) -> int:
     if iota:
         return int(iota)
     mesh = re.search(
-        r"replica_groups=mesh\[([^\]]*)\](?:, ?device_ids=\([^)]*\))? ?\{([^}]*)\}", instruction.attributes
+        r"replica_groups=mesh\[([^\]]*)\](?:, ?device_ids=\((?:[^()]|\([^()]*\))*\))? ?\{([^}]*)\}",
+        instruction.attributes,
     )
     if mesh:
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))

@@ -55,9 +55,13 @@ def other_names(tree: Any, saved: dict[str, int]) -> list[str]:
 
 def _read(tree: Any) -> dict[str, tuple[int, bool]]:
     """Return each array's checksum, and whether it is finite, by its name."""
-    named = jax.tree_util.tree_leaves_with_path(tree)
-    found = jax.device_get([_sum(leaf) for _, leaf in named])  # scalars, which are whole on every device
-    return {parameter_name(path): (int(value), bool(ok)) for (path, _), (value, ok) in zip(named, found, strict=True)}
+    read = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        # One after the other. Several at once, over devices that a CPU plays, can wait for each other for ever: each
+        # holds a thread of XLA's pool for each of its devices until all of them have come.
+        value, finite = jax.device_get(_sum(leaf))  # scalars, which are whole on every device
+        read[parameter_name(path)] = (int(value), bool(finite))
+    return read
 
 
 # For each shape, not for a tree: moments have the shapes of parameters, and compiling is most of a run's first save.

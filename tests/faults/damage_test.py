@@ -20,7 +20,7 @@ from bert_jax.training.metrics import MetricsFile, NonFiniteError
 from bert_jax.training.run import RunOptions, run
 from bert_jax.training.tensorboard import TensorBoard
 from tests.faults.disks import DISKS, full_disk
-from tests.faults.runs import flip_a_bit, saved
+from tests.faults.runs import flip_a_bit, largest_numbers, saved
 from tests.training import elmo_runs, runs
 from tests.training.runs import rows
 from tests.training.tiny import assert_trees_equal
@@ -83,8 +83,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_resumed_when_told_to(
     workdir = tmp_path / "run"
     shutil.copytree(uninterrupted, workdir)
     shutil.rmtree(workdir / "checkpoints" / "12")  # as of a run that was killed before its last save
-    largest = max((workdir / "checkpoints" / "8" / "params").rglob("*"), key=lambda path: path.stat().st_size)
-    damage(largest)
+    damage(largest_numbers(workdir, 8))
     with pytest.raises(DamagedCheckpointError, match=r"(?s)checkpoints/8 .*resume from step 4 with --fall_back"):
         family.pretrain(corpus, workdir, **RUN)
     assert committed_steps(workdir) == [4, 8]  # untouched unless told to

@@ -19,6 +19,7 @@ from tests.faults.runs import (
     finish,
     flip_a_bit,
     free_address,
+    largest_numbers,
     start_run,
     wait_for_checkpoint,
 )
@@ -139,8 +140,7 @@ def test_two_processes_set_a_damaged_checkpoint_aside_and_the_same_command_goes_
     shutil.copytree(expected, workdir)
     *_, before, damaged, last = committed_steps(workdir)
     shutil.rmtree(workdir / "checkpoints" / str(last))  # as of a run that was killed before its last save
-    largest = max((workdir / "checkpoints" / str(damaged) / "params").rglob("*"), key=lambda path: path.stat().st_size)
-    flip_a_bit(largest)
+    flip_a_bit(largest_numbers(workdir, damaged))
     ends = [finish(process, timeout=600) for process in start_all(2, "--fall_back")]
     assert all(code not in (0, EXIT_CODE) for code, _ in ends), ends
     assert any("it was set aside: run the same command again" in errors for _, errors in ends), ends

@@ -86,6 +86,15 @@ def assert_little_is_lost(workdir, save_every):
     return kept
 
 
+def largest_numbers(workdir, step):
+    """Return the largest file of a checkpoint's parameters that holds numbers.
+
+    Those lie in the folders d; without the descriptions beside them (_sharding, say, the largest of a small model) a
+    run resumes all the same.
+    """
+    return max((workdir / "checkpoints" / str(step) / "params").rglob("d/*"), key=lambda path: path.stat().st_size)
+
+
 def flip_a_bit(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4

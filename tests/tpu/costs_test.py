@@ -169,6 +169,7 @@ def test_gathers_read_what_they_return():
         ("replica_groups=[2,4]<=[8]", 4),
         ("replica_groups=mesh['axis_0'=8,'axis_1'=2] {'axis_0'}", 8),
         ("replica_groups=mesh['axis_0'=8,'axis_1'=2] {'axis_0','axis_1'}", 16),
+        ("replica_groups=mesh['axis_0'=4,'axis_1'=2], device_ids=([2,4]T(1,0)) {'axis_0'}", 4),
     ],
 )
 def test_group_sizes(groups, size):

@@ -52,3 +52,20 @@ def test_the_sharding_does_not_matter():
     array = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
     spread = jax.device_put(array, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x", "y")))
     assert checksums({"x": spread}) == checksums({"x": array})
+
+
+@pytest.mark.multidevice
+def test_many_sharded_arrays_do_not_wait_for_each_other():
+    """If they do, XLA ends the process after 40 seconds; with all of them begun at once it did so within a minute."""
+    mesh = jax.make_mesh((4, 2), ("x", "y"))
+    specs = [("x",), ("x", "y"), ("y", "x"), ("y",)]
+    tree = {
+        str(number): jax.device_put(
+            np.full((128,) * len(specs[number % 4]), number, np.float32),
+            jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*specs[number % 4])),
+        )
+        for number in range(40)
+    }
+    expected = checksums(jax.device_get(tree))
+    for _ in range(100):
+        assert checksums(tree) == expected
