@@ -1,4 +1,5 @@
 import math
+import re
 from typing import Any
 
 import jax
@@ -245,6 +246,26 @@ def test_dense_and_its_gradients_match_numpy(monkeypatch, on_cpu, shape, feature
     np.testing.assert_allclose(params_gradient["bias"], gradient.sum((0, 1)), rtol=1e-5, atol=1e-5)
     flat = gradient.reshape(6, -1) @ kernel.reshape(math.prod(kernel.shape[:contracted]), -1).T
     np.testing.assert_allclose(inputs_gradient, flat.reshape(shape), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("width", "features"), [(64, 256), (256, 64)])
+def test_a_cpu_multiplies_bfloat16_forward_and_backward_without_converting_it(width, features):
+    if jax.default_backend() != "cpu":
+        pytest.skip("is about XLA's CPU back end")
+    module = Dense((features,), ("embed", None), 0.02, jnp.bfloat16)
+    rows = jnp.ones((512, width), jnp.bfloat16)
+    params = module.init(jax.random.key(0), rows)
+
+    def step(params, rows, gradient):
+        outputs, backward = jax.vjp(module.apply, params, rows)
+        return outputs, backward(gradient)
+
+    text = jax.jit(step).lower(params, rows, jnp.ones((512, features), jnp.bfloat16)).compile().as_text()
+    # "%x = f32[512,256]{1,0} dot(%a, %b), …" in a computation whose parameters' types name the factors'.
+    types = dict(re.findall(r"%([\w.]+) = (\w+)\[", text))
+    factors = [[types[name] for name in pair] for pair in re.findall(r" dot\(%([\w.]+), %([\w.]+)\)", text)]
+    products = [pair for pair in factors if pair == ["bf16", "bf16"]]
+    assert len(products) == 3, f"forward, to the rows, to the kernel; got factors of {factors}"
 
 
 def test_dense_in_bfloat16_sums_its_parameters_gradients_in_float32():
