@@ -260,7 +260,7 @@ def test_a_cpu_multiplies_bfloat16_forward_and_backward_without_converting_it(wi
         outputs, backward = jax.vjp(module.apply, params, rows)
         return outputs, backward(gradient)
 
-    text = jax.jit(step).lower(params, rows, jnp.ones((512, features), jnp.bfloat16)).compile().as_text()
+    text = str(jax.jit(step).lower(params, rows, jnp.ones((512, features), jnp.bfloat16)).compile().as_text())
     # "%x = f32[512,256]{1,0} dot(%a, %b), …" in a computation whose parameters' types name the factors'.
     types = dict(re.findall(r"%([\w.]+) = (\w+)\[", text))
     factors = [[types[name] for name in pair] for pair in re.findall(r" dot\(%([\w.]+), %([\w.]+)\)", text)]
